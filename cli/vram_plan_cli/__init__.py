@@ -1,0 +1,1 @@
+"""The command `vram-plan`: a client of the library's front door."""
