@@ -190,6 +190,7 @@ def decoder(
     final_norm: bool = True,
     head_bias: bool = False,
     before: Callable[[Inventory], None] | None = None,
+    embedding_width: int = 0,
     experts: int = 0,
     experts_per_token: int = 0,
     basis: Basis = "formula",
@@ -199,10 +200,11 @@ def decoder(
 
     A block returns its layer's cache, or None where it keeps none (or has added several to the inventory itself).
     `before` adds what stands between the embedding and the layers (learned positions, an embedding norm).
+    `embedding_width` is that of the embedding and the head where it is not the hidden size.
     A config whose architecture has no language-model head (an embedding or reward model) gets none here.
     """
     inv = Inventory(dtype_of(c))
-    inv.add("token_embd", None, s.vocab, s.hidden)
+    inv.add("token_embd", None, s.vocab, embedding_width or s.hidden)
     if before:
         before(inv)
     for layer in range(s.layers):
@@ -217,7 +219,7 @@ def decoder(
         inv.add("cls.output", None, labels, s.hidden)
     elif has_head(c):
         if not tied:
-            inv.add("output", None, s.vocab, s.hidden)
+            inv.add("output", None, s.vocab, embedding_width or s.hidden)
         if head_bias:
             inv.add("output.bias", None, s.vocab)
     return Architecture(
@@ -248,10 +250,10 @@ def architecture_name(c: Config) -> str:
 def has_head(c: Config) -> bool:
     """False for a bare `…Model` class, which an embedding checkpoint names in `architectures`.
 
-    ChatGLM's only class is called `ChatGLMModel` and has a head all the same.
+    ChatGLM's only class is called `ChatGLMModel` and has a head all the same, as has `GPT2LMHeadModel`.
     """
     name = architecture_name(c)
-    return not name.endswith("Model") or name.startswith("ChatGLM")
+    return not name.endswith("Model") or name.endswith("LMHeadModel") or name.startswith("ChatGLM")
 
 
 def _label_count(c: Config) -> int:

@@ -100,8 +100,11 @@ class Config:
         return Config(value, f"{self.where}: {key}") if isinstance(value, Mapping) else None
 
     def merged(self, inner: Config) -> Config:
-        """A view in which `inner`'s keys win over this object's; asking either is remembered by this one."""
-        view = Config({**self.raw, **{k: v for k, v in inner.raw.items() if v is not None}}, inner.where)
+        """A view in which `inner`'s keys win over this object's; asking either is remembered by this one.
+
+        A null of `inner` does not hide a value of this object, but stays where this object says nothing.
+        """
+        view = Config({**self.raw, **{k: v for k, v in inner.raw.items() if v is not None or k not in self.raw}}, inner.where)
         view.asked = self.asked
         return view
 
