@@ -48,6 +48,7 @@ class Model:
     stored_bytes: int | None
     basis: Basis
     is_gguf: bool = False
+    ollama_tag: str | None = None
     quantization: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
 

@@ -1,0 +1,70 @@
+"""A model's weights in a number format, summed once the ways engines ask for them."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import lru_cache
+
+from ..formats import Format, apply_format
+from ..formats.storage import storage_bytes
+from ..models.architecture import Basis, Tensor
+from ..models.model import Model
+
+__all__ = ["Weights", "weights_of"]
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Bytes of one model in one format; MTP draft layers apart (`mtp`), as engines leave them out unless asked.
+
+    `layers[i]` is layer i's share of the text model, `experts[i]` what of it are routed experts. `embedding` is the
+    input table, `head` the output matrix (0 when tied), `other` the rest of the text model, `towers` vision, audio
+    and projector. `total` is their sum; `basis` is `exact` when a file's header gave it.
+    """
+
+    format: Format
+    tensors: tuple[Tensor, ...]
+    layers: tuple[int, ...]
+    experts: tuple[int, ...]
+    embedding: int
+    head: int
+    other: int
+    towers: int
+    mtp: int
+    total: int
+    basis: Basis
+
+
+@lru_cache(maxsize=256)
+def weights_of(model: Model, format: Format) -> Weights:
+    """The sums for a format; the checkpoint's own format takes its header's tensors."""
+    own = format.name == model.stored_format
+    tensors = model.tensors if own else apply_format(model.architecture, format)
+    layers, experts = defaultdict(int), defaultdict(int)
+    sums = dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)
+    for tensor in tensors:
+        size = storage_bytes(tensor.stored_as, tensor.shape)
+        if tensor.part == "text" and tensor.layer is not None:
+            layers[tensor.layer] += size
+            experts[tensor.layer] += size if tensor.experts else 0
+        else:
+            sums[_share(tensor)] += size
+    count = max((model.architecture.layers, *(i + 1 for i in layers)))
+    return Weights(
+        format=format,
+        tensors=tensors,
+        layers=tuple(layers[i] for i in range(count)),
+        experts=tuple(experts[i] for i in range(count)),
+        total=sum(layers.values()) + sum(sums.values()) - sums["mtp"],
+        basis=model.basis if own or model.basis == "fallback" else "formula",
+        **sums,
+    )
+
+
+def _share(tensor: Tensor) -> str:
+    if tensor.part == "mtp":
+        return "mtp"
+    if tensor.part != "text":
+        return "towers"
+    return {"token_embd": "embedding", "output": "head", "output.bias": "head"}.get(tensor.role, "other")

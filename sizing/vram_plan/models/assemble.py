@@ -1,0 +1,109 @@
+"""From what a source found to a `Model`: the architecture, and how each weight is stored."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ..errors import FormatError
+from ..formats import apply_format, find_format
+from ..formats.schemes import apply_scheme, scheme_from_config
+from .architecture import Architecture, Tensor
+from .checkpoint import Checkpoint, StoredTensor
+from .dialects import read_architecture
+from .gguf_architecture import mix_name, read_gguf_architecture
+from .model import Model
+from .names import architecture_from_safetensors, classify
+
+__all__ = ["assemble"]
+
+
+def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | None = None) -> Model:
+    """The model a checkpoint holds. `quant` is a format named with the model (`llama3:8b-q4_0`).
+
+    Raises FormatError where neither a config nor a header describes a model.
+    """
+    if found.gguf is not None:
+        return _from_gguf(found, ollama_tag)
+    if found.config is not None:
+        architecture = read_architecture(found.config, f"config.json of {found.name}")
+    elif found.stored:
+        architecture = architecture_from_safetensors(found.stored)
+    else:
+        raise FormatError(f"{found.name} has neither a config nor a file header", "name a folder with config.json, a .gguf or .safetensors file")
+    scheme = scheme_from_config(found.quantization) if found.quantization else None
+    notes = (*found.notes, *architecture.notes)
+    if quant:
+        format = find_format(quant)
+        return _model(found, architecture, apply_format(architecture, format), format.name, None, notes, ollama_tag)
+    if found.stored:
+        return _from_headers(found, architecture, scheme.name if scheme else None, notes)
+    tensors = apply_scheme(architecture.tensors, scheme) if scheme else architecture.tensors
+    return _model(found, architecture, tensors, scheme.name if scheme else architecture.dtype, None, notes, ollama_tag)
+
+
+def _model(
+    found: Checkpoint,
+    architecture: Architecture,
+    tensors: tuple[Tensor, ...],
+    stored_format: str,
+    stored_bytes: int | None,
+    notes: tuple[str, ...],
+    ollama_tag: str | None = None,
+) -> Model:
+    return Model(
+        name=found.name,
+        reference=found.reference,
+        source=found.source,
+        revision=found.revision,
+        architecture=architecture,
+        tensors=tensors,
+        stored_format=stored_format,
+        stored_bytes=stored_bytes,
+        basis=architecture.basis if stored_bytes is None else "exact",
+        is_gguf=found.gguf is not None,
+        ollama_tag=ollama_tag,
+        quantization=found.quantization,
+        notes=notes,
+    )
+
+
+def _from_gguf(found: Checkpoint, ollama_tag: str | None) -> Model:
+    assert found.gguf is not None
+    architecture = read_gguf_architecture(found.gguf)
+    size = sum(tensor.bytes for tensor in found.gguf.tensors)
+    return _model(found, architecture, architecture.tensors, mix_name(found.gguf), size, (*found.notes, *architecture.notes), ollama_tag)
+
+
+def _from_headers(found: Checkpoint, architecture: Architecture, scheme_name: str | None, notes: tuple[str, ...]) -> Model:
+    """The header's tensors are the weights; an unquantised header's parameters also check the config's reading."""
+    stored = found.stored or ()
+    tensors = stored_inventory(stored)
+    size = sum(tensor.bytes for tensor in stored)
+    if scheme_name is None:
+        counted = sum(t.parameters for t in tensors if t.part != "mtp")
+        expected = sum(t.parameters for t in architecture.tensors if t.part != "mtp")
+        if architecture.basis == "fallback":
+            architecture = replace(architecture, tensors=tensors)
+        elif counted != expected:
+            notes = (*notes, f"the files hold {counted:,} parameters, the config describes {expected:,}: the files' bytes are used for the weights")
+    name = scheme_name or _main_dtype(tensors) or architecture.dtype
+    return _model(found, architecture, tensors, name, size, notes)
+
+
+def stored_inventory(stored: Sequence[StoredTensor]) -> tuple[Tensor, ...]:
+    """A safetensors header as weights: role, layer and part from each name, dtype and shape as stored."""
+    inventory = []
+    for tensor in stored:
+        role, layer, part, expert = classify(tensor.name)
+        inventory.append(Tensor(role, layer, tensor.shape, 1 if expert else 0, tensor.dtype, part))
+    return tuple(inventory)
+
+
+def _main_dtype(tensors: Sequence[Tensor]) -> str | None:
+    """The dtype most parameters have, where it is a plain float."""
+    sizes: dict[str, int] = {}
+    for tensor in tensors:
+        sizes[tensor.stored_as] = sizes.get(tensor.stored_as, 0) + tensor.parameters
+    main = max(sizes, key=lambda dtype: sizes[dtype], default=None)
+    return main if main in ("BF16", "F16", "F32") else None

@@ -1,0 +1,209 @@
+"""The whole walk: model and request → engine's allocation → devices → verdict and inverse questions → Plan."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, Final
+
+from .engines import Allocation, Work, engine_module
+from .engines.allowance import kv_bytes
+from .engines.weights import weights_of
+from .hardware import Detection, Device, resolve
+from .inverse import largest
+from .models import load
+from .models.model import Model
+from .plan import (
+    DevicePlan, Fit, HostPlan, Memory, ModelSummary, Need, Note, Plan, RequestSummary, Verdict,
+)  # fmt: skip
+from .request import make_work
+from .suggest import suggestions
+
+__all__ = ["max_context", "max_sequences", "plan"]
+
+#: Beyond this no context or number of sequences is looked for: memory sets no limit there.
+CONTEXT_LIMIT: Final = 1 << 30
+SEQUENCE_LIMIT: Final = 1 << 20
+#: Less than this share of the usable memory left over is called tight: a desktop or a second program takes as much.
+TIGHT_SHARE: Final = 0.04
+
+
+def plan(
+    model: Model | str,
+    *,
+    context: int | str | None = None,
+    bits: int | None = None,
+    quant: str | None = None,
+    engine: str | None = None,
+    gpus: str | Sequence[Device] | None = None,
+    sequences: int = 1,
+    kv_type: str | None = None,
+    kv_type_k: str | None = None,
+    kv_type_v: str | None = None,
+    tensor_parallel: int | None = None,
+    pipeline_parallel: int | None = None,
+    expert_parallel: bool = False,
+    offload: str = "auto",
+    prompt: int | str | None = None,
+    output: int | str | None = None,
+    options: Mapping[str, Any] | None = None,
+    offline: bool = False,
+) -> Plan:
+    """Plan a model's memory: every byte with its reason, the verdict, and how far it could go.
+
+    `model` is a loaded Model or the text `load` takes. `context` (tokens of one sequence, "16k" too) defaults to 8k
+    or the trained context if that is shorter. `bits` or `quant` choose the number format, the checkpoint's own by
+    default. `gpus` is a text ("2x RTX 3090", "8GB"), devices, "local" for this machine's, or None for no verdict.
+    On a loaded model and anything but "local" nothing is read or asked: pure, deterministic, thread-safe.
+
+    Raises UsageError for values that cannot be meant, ModelError where the model cannot be had, HubError,
+    FormatError, HardwareError.
+    """
+    machine = _machine(gpus)
+    loaded = load(model, offline=offline) if isinstance(model, str) else model
+    work, notes = make_work(
+        loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=engine, sequences=sequences, kv_type=kv_type,
+        kv_type_k=kv_type_k, kv_type_v=kv_type_v, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
+        expert_parallel=expert_parallel, offload=offload, prompt=prompt, output=output, options=options,
+    )  # fmt: skip
+    return evaluate(loaded, work, machine, notes)
+
+
+def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ...] = ()) -> Plan:
+    """The plan of parsed work on resolved devices."""
+    devices = machine.devices
+    found = engine_module(work.engine).allocate(model, work, devices)
+    placed = _place(found, devices)
+    fit = _fit(model, work, devices, found, placed)
+    return Plan.model_construct(
+        schema_="vram-plan/1",
+        model=summary(model),
+        request=_request_summary(work),
+        need=Need(weights_of(model, work.format).total, kv_bytes(model, work), model.state_bytes * work.sequences),
+        kv_bytes_per_token=_kv_per_token(model, work),
+        devices=placed,
+        host=HostPlan(found.host, sum(term.bytes for term in found.host)),
+        memory=_memory(placed),
+        fit=fit,
+        engine=dict(found.figures),
+        speed=None,
+        launch=(),
+        notes=(
+            *(Note("info", text) for text in model.notes),
+            *notes,
+            *(Note("info", text) for text in machine.notes),
+            *(Note("info", text) for text in found.notes),
+        ),
+    )
+
+
+def max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The longest context that fits, exact to the token; 0 when none does; None where memory sets no limit."""
+    return _max_context(model, _with(work, context=1), devices)
+
+
+def max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The most sequences of this context that fit; 0 when not one does; None where memory sets no limit."""
+    return _max_sequences(model, _with(work, sequences=1), devices)
+
+
+@lru_cache(maxsize=4096)
+def _max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    return largest(lambda n: headroom(model, _with(work, context=n), devices), CONTEXT_LIMIT)
+
+
+@lru_cache(maxsize=4096)
+def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    return largest(lambda n: headroom(model, _with(work, sequences=n), devices), SEQUENCE_LIMIT)
+
+
+def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
+    found = engine_module(work.engine).allocate(model, work, devices)
+    room = min(_free(device) - sum(term.bytes for term in terms) for device, terms in zip(devices, found.devices, strict=True))
+    return min(room, -1) if found.refusal else room
+
+
+def _with(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
+    return Work(
+        work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, work.prompt, work.output,
+        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, work.options,
+    )  # fmt: skip
+
+
+def _machine(gpus: str | Sequence[Device] | None) -> Detection:
+    if gpus is None:
+        return Detection((), ())
+    if isinstance(gpus, str):
+        return resolve(gpus)
+    return Detection(tuple(gpus), ())
+
+
+def _free(device: Device) -> int:
+    return device.usable if device.free is None else min(device.free, device.usable)
+
+
+def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, ...]:
+    if not devices:
+        return tuple(
+            DevicePlan("any GPU", i, None, None, None, terms, sum(t.bytes for t in terms), None) for i, terms in enumerate(found.devices)
+        )
+    placed = []
+    for device, terms in zip(devices, found.devices, strict=True):
+        used = sum(term.bytes for term in terms)
+        placed.append(DevicePlan(device.name, device.index, device.total, device.usable, device.free, terms, used, _free(device) - used))
+    return tuple(placed)
+
+
+def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation, placed: tuple[DevicePlan, ...]) -> Fit:
+    if not devices:
+        return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown", headroom))
+    rooms = [device.headroom or 0 for device in placed]
+    room = min(rooms)
+    verdict: Verdict = "fits"
+    if room < 0 or found.refusal:
+        verdict = "does_not_fit"
+    elif room < TIGHT_SHARE * devices[rooms.index(room)].usable:
+        verdict = "tight"
+    return Fit(
+        verdict,
+        room,
+        placed[rooms.index(room)].index,
+        max_context(model, work, devices),
+        max_sequences(model, work, devices),
+        () if verdict == "fits" else suggestions(model, work, devices, verdict, headroom),
+    )
+
+
+def _memory(placed: tuple[DevicePlan, ...]) -> Memory:
+    sums = {"weights": 0, "kv_cache": 0, "state": 0, "compute": 0, "runtime": 0}
+    for device in placed:
+        for term in device.terms:
+            sums[term.group] += term.bytes
+    return Memory(**sums, total=sum(sums.values()))
+
+
+def _kv_per_token(model: Model, work: Work) -> int:
+    """What one more token of this context adds for one sequence; once windows are full they add nothing."""
+    ahead = 1 + max((layer.compress_ratio for layer in model.cache_layers), default=0)
+    one = _with(work, sequences=1)
+    return (kv_bytes(model, _with(one, context=work.context + ahead)) - kv_bytes(model, one)) // ahead
+
+
+@lru_cache(maxsize=256)
+def summary(model: Model) -> ModelSummary:
+    """The model without its lists."""
+    a = model.architecture
+    return ModelSummary(
+        model.name, model.source, model.revision, a.name, a.trained_context, a.tied_embeddings, model.parameters, a.layers, a.hidden_size,
+        a.vocab_size, a.state_bytes, model.stored_format, model.stored_bytes, model.basis,
+    )  # fmt: skip
+
+
+def _request_summary(work: Work) -> RequestSummary:
+    return RequestSummary(
+        work.engine, None, work.format.name, work.kv_k, work.kv_v, work.context, work.sequences, work.prompt, work.output,
+        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, dict(work.options),
+    )  # fmt: skip
+
+

@@ -1,0 +1,141 @@
+"""From what was asked to one parsed piece of work: formats, cache types, counts, each default said in a note."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from functools import lru_cache
+from typing import Any, Final
+
+from .engines import Work, engine_module, engine_name
+from .errors import UnknownNameError, UsageError
+from .formats import Format, find_format, format_for_bits
+from .formats.cache_types import cache_type
+from .models.model import Model
+from .plan import Note
+from .units import parse_tokens
+
+__all__ = ["DEFAULT_CONTEXT", "make_work"]
+
+DEFAULT_CONTEXT: Final = 8192
+_GGUF_ENGINES: Final = ("ollama", "llama.cpp")
+_MAX_COUNT: Final = 1 << 20
+
+
+def make_work(
+    model: Model,
+    device_count: int,
+    *,
+    context: int | str | None,
+    bits: int | None,
+    quant: str | None,
+    engine: str | None,
+    sequences: int,
+    kv_type: str | None,
+    kv_type_k: str | None,
+    kv_type_v: str | None,
+    tensor_parallel: int | None,
+    pipeline_parallel: int | None,
+    expert_parallel: bool,
+    offload: str,
+    prompt: int | str | None,
+    output: int | str | None,
+    options: Mapping[str, Any] | None,
+) -> tuple[Work, tuple[Note, ...]]:
+    """The work and the notes on what was filled in. Raises UsageError and UnknownNameError."""
+    if bits is not None and quant is not None:
+        raise UsageError("both bits and a format were given", "give --bits or --quant")
+    name, notes = _engine(model, device_count, engine, bits, quant)
+    module = engine_module(name)
+    tokens, context_notes = _context(model, context)
+    format, format_notes = _format(model, name, bits, quant)
+    kv_k = cache_type(kv_type_k or kv_type or module.DEFAULT_KV)
+    kv_v = cache_type(kv_type_v or kv_type or module.DEFAULT_KV)
+    work = Work(
+        engine=name,
+        format=format,
+        kv_k=kv_k,
+        kv_v=kv_v,
+        context=tokens,
+        sequences=_count(sequences, "the number of sequences"),
+        prompt=parse_tokens(prompt, "prompt") if prompt is not None else tokens,
+        output=parse_tokens(output, "output") if output is not None else 0,
+        tensor_parallel=_count(tensor_parallel or 1, "tensor parallelism"),
+        pipeline_parallel=_count(pipeline_parallel or 1, "pipeline parallelism"),
+        expert_parallel=bool(expert_parallel),
+        offload=_offload(offload),
+        options=_options(name, module.OPTIONS, options),
+    )
+    return work, (*notes, *context_notes, *format_notes)
+
+
+def _engine(model: Model, device_count: int, engine: str | None, bits: int | None, quant: str | None) -> tuple[str, tuple[Note, ...]]:
+    if engine is not None:
+        return engine_name(engine), ()
+    small = (bits is not None and bits < 16) or (quant is not None and find_format(quant).family == "gguf")
+    if model.is_gguf or model.ollama_tag or (small and device_count <= 1):
+        return "ollama", (Note("info", "engine not given: Ollama, as for a GGUF or a small format on one GPU"),)
+    return "vllm", (Note("info", "engine not given: vLLM, as for a checkpoint in its own format or several GPUs"),)
+
+
+def _context(model: Model, context: int | str | None) -> tuple[int, tuple[Note, ...]]:
+    trained = model.trained_context
+    if context is None:
+        tokens = min(DEFAULT_CONTEXT, trained or DEFAULT_CONTEXT)
+        return tokens, (Note("info", f"context not given: {tokens:,} tokens"),)
+    tokens = parse_tokens(context)
+    if trained and tokens > trained:
+        return tokens, (Note("warning", f"trained for {trained:,} tokens: beyond that, quality falls unless its rope scaling is set"),)
+    return tokens, ()
+
+
+def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> tuple[Format, tuple[Note, ...]]:
+    own = _stored(model)
+    if quant is not None:
+        return find_format(quant), ()
+    if bits is None or (own.bits == bits and (engine in _GGUF_ENGINES) == (own.family == "gguf")):
+        return _own_format(own, engine)
+    if bits == 4 and own.name == "MXFP4":
+        return _own_format(own, engine)
+    chosen = format_for_bits(bits, engine)
+    return chosen, (Note("info", f"{bits} bits on {engine} is {chosen.name}"),)
+
+
+def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
+    """The checkpoint's own format as the engine holds it: GGUF engines have no FP8, and their MXFP4 is a mix."""
+    if engine not in _GGUF_ENGINES or own.family in ("gguf", "dtype"):
+        return own, (Note("info", f"format not given: {own.name}, as the checkpoint is stored"),)
+    near = {"MXFP4": "MXFP4_MOE"}.get(own.name) or {4: "Q4_K_M", 8: "Q8_0"}.get(own.bits, "BF16")
+    return find_format(near), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
+
+
+@lru_cache(maxsize=256)
+def _stored(model: Model) -> Format:
+    return find_format(model.stored_format)
+
+
+def _count(value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MAX_COUNT:
+        raise UsageError(f"{what} is {value!r}", f"a whole number from 1 to {_MAX_COUNT:,} belongs there")
+    return value
+
+
+def _offload(text: str) -> str:
+    value = text.strip().lower()
+    if value in ("auto", "none", "experts"):
+        return value
+    number = value.removesuffix("layers").strip()
+    if number.isdigit() and len(number) <= 5:
+        return f"{int(number)} layers"
+    raise UsageError(f"offload {text[:40]!r} is not known", "one of auto, none, experts, or a number of layers")
+
+
+def _options(engine: str, known: Mapping[str, str], given: Mapping[str, Any] | None) -> tuple[tuple[str, Any], ...]:
+    for name in given or ():
+        if name not in known:
+            near = get_close_matches(str(name), known, n=1)
+            listed = "; ".join(known) or "none yet"
+            raise UnknownNameError(
+                f"{engine} has no option {str(name)[:40]!r}", (f"did you mean {near[0]}? " if near else "") + f"known: {listed}"
+            )
+    return tuple(sorted((given or {}).items()))

@@ -1,0 +1,83 @@
+"""What would fit instead: each suggestion is a plan that was computed, with its size."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
+
+from .engines import Work, engine_module
+from .errors import VramPlanError
+from .formats import find_format
+from .hardware import Device, common_gpus, device_of
+from .models.model import Model
+from .units import format_gib
+
+__all__ = ["suggestions"]
+
+Headroom = Callable[[Model, Work, tuple[Device, ...]], int]
+_SMALLER: Final = {
+    True: ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
+    False: ("FP8", "AWQ"),
+}
+_SHORTEST: Final = 1024
+
+
+def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: str, headroom: Headroom) -> tuple[str, ...]:
+    """Changes that make it fit, the mildest first; without a GPU, the common ones it fits."""
+    if not devices:
+        fitting = [spec.name for spec in common_gpus() if headroom(model, work, (device_of(spec),)) >= 0]
+        return (f"fits one of: {', '.join(fitting[:6])}",) if fitting else ("fits no single common GPU: name several with --gpu",)
+    changes = [
+        *_quantised_cache(model, work, devices, headroom),
+        *_shorter_context(model, work, devices, headroom),
+        *_smaller_format(model, work, devices, headroom),
+        *_larger_gpu(model, work, devices, headroom),
+    ]
+    return tuple(changes)
+
+
+def _total(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    found = engine_module(work.engine).allocate(model, work, devices)
+    return sum(term.bytes for terms in found.devices for term in terms)
+
+
+def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+    small = "q8_0" if work.engine in ("ollama", "llama.cpp") else "fp8"
+    if work.kv_k not in ("f16", "bf16", "f32"):
+        return []
+    changed = replace(work, kv_k=small, kv_v=small)
+    if headroom(model, changed, devices) < 0:
+        return []
+    return [f"--kv {small}: {format_gib(_total(model, changed, devices))}, half the KV cache"]
+
+
+def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+    from .planner import max_context
+
+    longest = max_context(model, work, devices)
+    if longest is None or longest < _SHORTEST or longest >= work.context:
+        return []
+    tokens = longest // 1024 * 1024
+    return [f"--ctx {tokens // 1024}k: {format_gib(_total(model, replace(work, context=tokens), devices))}"]
+
+
+def _smaller_format(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+    for name in _SMALLER[work.engine in ("ollama", "llama.cpp")]:
+        try:
+            format = find_format(name)
+            changed = replace(work, format=format)
+            if format.bits_per_weight < work.format.bits_per_weight and headroom(model, changed, devices) >= 0:
+                return [f"--quant {name}: {format_gib(_total(model, changed, devices))}"]
+        except VramPlanError:
+            continue
+    return []
+
+
+def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+    largest_now = max(device.usable for device in devices)
+    for spec in common_gpus():
+        device = device_of(spec)
+        if device.usable > largest_now and headroom(model, work, (device,)) >= 0:
+            return [f'--gpu "{spec.name}": {format_gib(_total(model, work, (device,)))} of {format_gib(device.usable)}']
+    return []
