@@ -18,7 +18,7 @@ from .registry import FAMILIES
 
 __all__ = ["read_architecture"]
 
-_MODULES = ("dense", "moe")
+_MODULES = ("dense", "irregular", "seq2seq", "encoders", "gemma", "gpt", "moe", "deepseek", "recurrent", "hybrid", "nemotron_h")
 _loaded = False
 
 
