@@ -18,7 +18,22 @@ from .registry import FAMILIES
 
 __all__ = ["read_architecture"]
 
-_MODULES = ("dense", "irregular", "seq2seq", "encoders", "gemma", "gpt", "moe", "deepseek", "recurrent", "hybrid", "nemotron_h")
+_MODULES = (
+    "dense",
+    "irregular",
+    "seq2seq",
+    "encoders",
+    "gemma",
+    "gpt",
+    "moe",
+    "deepseek",
+    "recurrent",
+    "hybrid",
+    "nemotron_h",
+    "delta",
+    "linear_attention",
+    "short_convolution",
+)
 _loaded = False
 
 

@@ -169,19 +169,22 @@ def gated_delta_net(inv: Inventory, layer: int, hidden: int, d: DeltaNet, *, fus
 
 
 def kimi_delta(
-    inv: Inventory, layer: int, hidden: int, heads: int, dim: int, kernel: int, *, low_rank_decay: bool = True, low_rank_gate: bool = True
+    inv: Inventory, layer: int, hidden: int, heads: int, dim: int, kernel: int, *, full_decay: str = "", full_gate: str = ""
 ) -> CacheLayer:
-    """Kimi delta attention; decay and gate through `dim` columns or as full matrices. Source: modeling_kimi_linear.py."""
+    """Kimi delta attention; decay and gate go through `dim` columns, or are one full matrix of the role given.
+
+    Source: modeling_kimi_linear.py.
+    """
     width = heads * dim
     for part in "qkv":
         inv.linear(f"attn_{part}", layer, width, hidden)
         inv.add(f"ssm_conv1d_{part}", layer, width, kernel)
-    for part, low_rank, full_role in (("f", low_rank_decay, "ssm_f_a"), ("g", low_rank_gate, "ssm_g")):
-        if low_rank:
+    for part, full_role in (("f", full_decay), ("g", full_gate)):
+        if full_role:
+            inv.linear(full_role, layer, width, hidden)
+        else:
             inv.linear(f"ssm_{part}_a", layer, dim, hidden)
             inv.linear(f"ssm_{part}_b", layer, width, dim)
-        else:
-            inv.linear(full_role, layer, width, hidden)
     inv.linear("ssm_beta", layer, heads, hidden)
     inv.add("ssm_a", layer, heads)
     inv.add("ssm_dt.bias", layer, width)
