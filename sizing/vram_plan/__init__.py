@@ -4,34 +4,55 @@
     >>> plan = vp.plan("llama3-8b", context="16k", bits=4, gpus="RTX 4060")
     >>> plan.fit.verdict, plan.memory.kv_cache
 
-Sizes are bytes (int), rates SI floats, times seconds.
+Sizes are bytes (int), rates SI floats, times seconds. A name is imported when it is first used.
 """
 
 from __future__ import annotations
 
-from .errors import (
-    AmbiguousModelError,
-    ClosedModelError,
-    FormatError,
-    GatedModelError,
-    HardwareError,
-    HubError,
-    MissingExtraError,
-    ModelError,
-    ModelNotFoundError,
-    UnknownNameError,
-    UsageError,
-    VramPlanError,
-)
-from .formats import Format, list_formats
-from .hardware import Device, GpuSpec, list_gpus, local_devices
-from .models import Model, load
-from .models.architecture import Architecture, CacheLayer, Tensor
-from .models.catalog import list_models
-from .plan import Plan, Term
-from .planner import max_context, max_sequences, plan
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .errors import (
+        AmbiguousModelError,
+        ClosedModelError,
+        FormatError,
+        GatedModelError,
+        HardwareError,
+        HubError,
+        MissingExtraError,
+        ModelError,
+        ModelNotFoundError,
+        UnknownNameError,
+        UsageError,
+        VramPlanError,
+    )
+    from .formats import Format, list_formats
+    from .hardware import Device, GpuSpec, list_gpus, local_devices
+    from .models.architecture import Architecture, CacheLayer, Tensor
+    from .models.catalog import list_models
+    from .models.loading import load
+    from .models.model import Model
+    from .plan import Plan, Term
+    from .planner import max_context, max_sequences, plan
 
 __version__ = "0.1.0"
+
+_HOMES = {
+    "errors": (
+        "AmbiguousModelError ClosedModelError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
+        "ModelNotFoundError UnknownNameError UsageError VramPlanError"
+    ),
+    "formats": "Format list_formats",
+    "hardware": "Device GpuSpec list_gpus local_devices",
+    "models.architecture": "Architecture CacheLayer Tensor",
+    "models.catalog": "list_models",
+    "models.loading": "load",
+    "models.model": "Model",
+    "plan": "Plan Term",
+    "planner": "max_context max_sequences plan",
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
 __all__ = [
     "AmbiguousModelError",
@@ -64,3 +85,16 @@ __all__ = [
     "max_sequences",
     "plan",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    home = _HOME_OF.get(name)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f".{home}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return __all__

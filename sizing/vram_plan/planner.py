@@ -11,7 +11,7 @@ from .engines.allowance import kv_bytes
 from .engines.weights import weights_of
 from .hardware import Detection, Device, resolve
 from .inverse import largest
-from .models import load
+from .models.loading import load
 from .models.model import Model
 from .plan import (
     DevicePlan, Fit, HostPlan, Memory, ModelSummary, Need, Note, Plan, RequestSummary, Verdict,
@@ -97,12 +97,23 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
     )
 
 
-def max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    """The longest context that fits, exact to the token; 0 when none does; None where memory sets no limit."""
+def max_context(model: Model | str, **request: Any) -> int | None:
+    """The longest context that fits, exact to the token; 0 when none does; None without a GPU or where memory sets
+    no limit. Takes what `plan` takes."""
+    return plan(model, **request).fit.max_context
+
+
+def max_sequences(model: Model | str, **request: Any) -> int | None:
+    """The most sequences of this context that fit at once; else as `max_context`."""
+    return plan(model, **request).fit.max_sequences
+
+
+def longest_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The longest context that fits; 0 when none does; None where memory sets no limit."""
     return _max_context(model, _with(work, context=1), devices)
 
 
-def max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+def most_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
     """The most sequences of this context that fit; 0 when not one does; None where memory sets no limit."""
     return _max_sequences(model, _with(work, sequences=1), devices)
 
@@ -169,8 +180,8 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         verdict,
         room,
         placed[rooms.index(room)].index,
-        max_context(model, work, devices),
-        max_sequences(model, work, devices),
+        longest_context(model, work, devices),
+        most_sequences(model, work, devices),
         () if verdict == "fits" else suggestions(model, work, devices, verdict, headroom),
     )
 

@@ -53,9 +53,9 @@ def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], head
 
 
 def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
-    from .planner import max_context
+    from .planner import longest_context
 
-    longest = max_context(model, work, devices)
+    longest = longest_context(model, work, devices)
     if longest is None or longest < _SHORTEST or longest >= work.context:
         return []
     tokens = longest // 1024 * 1024

@@ -1,0 +1,211 @@
+"""The command. Each command turns its options into one call of the library and hands the answer to `render`."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from .failure import exit_code_of, report
+
+if TYPE_CHECKING:
+    from vram_plan import Model, Plan
+
+__all__ = ["app", "main"]
+
+_GLOBAL = ("--help", "-h", "--version", "--install-completion", "--show-completion")
+
+
+class PlanByDefault(TyperGroup):
+    """`vram-plan MODEL …` is `vram-plan plan MODEL …`: a first word that is no command is a model."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if args and args[0] not in self.commands and args[0] not in _GLOBAL:
+            args = ["plan", *args]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=PlanByDefault,
+    name="vram-plan",
+    no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    help="Does a language model fit this GPU, where does each byte go, how long may the context get? "
+    "`vram-plan MODEL` is short for `vram-plan plan MODEL`.",
+)
+
+ModelArgument = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        show_default=False,
+        help="A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path.",
+    ),
+]
+QueryArgument = Annotated[str, typer.Argument(metavar="[QUERY]", show_default=False, help="Words the name must have.")]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from vram_plan import __version__
+
+        typer.echo(f"vram-plan {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")] = False) -> None:
+    pass
+
+
+def complete_model(incomplete: str) -> list[str]:
+    from vram_plan import list_models
+
+    return [row.name for row in list_models() if row.name.startswith(incomplete.lower())]
+
+
+@app.command()
+def plan(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            show_default=False,
+            autocompletion=complete_model,
+            help="A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path.",
+        ),
+    ],
+    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)] = None,
+    bits: Annotated[int | None, typer.Option("--bits", "-b", help="2, 3, 4, 5, 6, 8 or 16: the engine's usual format of that width.", show_default=False)] = None,
+    quant: Annotated[str | None, typer.Option("--quant", "-q", help="A number format by name: Q4_K_M, AWQ, FP8 … (vram-plan formats).", show_default=False)] = None,
+    kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, bf16, fp8, q8_0, q4_0 …", show_default=False)] = None,
+    kv_k: Annotated[str | None, typer.Option("--kv-k", help="As --kv, for K alone.", show_default=False)] = None,
+    kv_v: Annotated[str | None, typer.Option("--kv-v", help="As --kv, for V alone.", show_default=False)] = None,
+    parallel: Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")] = 1,
+    engine: Annotated[str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)] = None,
+    gpu: Annotated[str, typer.Option("--gpu", help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB, or local.")] = "local",
+    tp: Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)] = None,
+    pp: Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)] = None,
+    ep: Annotated[bool, typer.Option("--ep", help="Expert parallelism.")] = False,
+    offload: Annotated[str, typer.Option("--offload", help="auto, none, experts, or a number of layers kept on the CPU.")] = "auto",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
+    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)] = None,
+    json: Json = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Walk through every formula with this model's numbers.")] = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 when it does not fit.")] = False,
+) -> None:
+    """Plan one model: does it fit, where does each byte go, how far could it go."""
+    import vram_plan as vp
+
+    loaded = _load(model, offline or _offline_wanted())
+    answer = vp.plan(
+        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu, sequences=parallel, kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v,
+        tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload, prompt=prompt, output=output,
+        options=parse_settings(setting or []),
+    )  # fmt: skip
+    if json:
+        typer.echo(answer.model_dump_json(indent=2))
+    else:
+        _print_plan(loaded, answer, explain)
+    if check and answer.fit.verdict not in ("fits", "tight"):
+        raise typer.Exit(1)
+
+
+def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
+    from .screen import print_plan
+
+    print_plan(answer)
+    if explain:
+        from .explain import print_explanation
+
+        print_explanation(model, answer)
+
+
+def _load(reference: str, offline: bool) -> Model:
+    import vram_plan as vp
+
+    if "/" not in reference or offline:
+        return vp.load(reference, offline=offline)
+    from .progress import after_a_second
+
+    with after_a_second("reading headers") as progress:
+        return vp.load(reference, offline=offline, progress=progress)
+
+
+def _offline_wanted() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, values as JSON where they are (true, 512, 0.9), else as text."""
+    import json
+
+    from vram_plan import UsageError
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {pair[:60]!r} has no value", "write it as --set ubatch=1024")
+        try:
+            settings[key.strip()] = json.loads(value) if len(value) <= 200 else value
+        except (ValueError, RecursionError):
+            settings[key.strip()] = value
+    return settings
+
+
+@app.command()
+def models(query: QueryArgument = "", json: Json = False) -> None:
+    """The models of the offline catalogue."""
+    from .lists import print_models
+
+    print_models(query, json)
+
+
+@app.command()
+def gpus(query: QueryArgument = "", json: Json = False) -> None:
+    """The accelerators of the catalogue."""
+    from .lists import print_gpus
+
+    print_gpus(query, json)
+
+
+@app.command()
+def formats(query: QueryArgument = "", json: Json = False) -> None:
+    """The number formats weights can have, with their bits per weight."""
+    from .lists import print_formats
+
+    print_formats(query, json)
+
+
+@app.command()
+def hardware(json: Json = False) -> None:
+    """What was detected on this machine, and what of it is usable."""
+    from .lists import print_hardware
+
+    print_hardware(json)
+
+
+def main(args: Sequence[str] | None = None) -> None:
+    """The entry point: exit codes as documented, one line on stderr, never a traceback."""
+    given = list(sys.argv[1:] if args is None else args)
+    try:
+        code = app(args=given, standalone_mode=False, prog_name="vram-plan")
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except BaseException as error:
+        if os.environ.get("VRAM_PLAN_DEBUG"):
+            raise
+        code = exit_code_of(error)
+        report(error, as_json="--json" in given)
+    raise SystemExit(code if isinstance(code, int) else 0)

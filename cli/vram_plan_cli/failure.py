@@ -1,0 +1,38 @@
+"""How a failure is said: one line on stderr, JSON on stdout where JSON was asked for, and the documented exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+__all__ = ["exit_code_of", "report"]
+
+
+def exit_code_of(error: BaseException) -> int:
+    """The library's own code, the command line parser's, 130 for an interrupt, 1 for anything unforeseen."""
+    if isinstance(error, KeyboardInterrupt) or type(error).__name__ == "Abort":
+        return 130
+    code = getattr(error, "exit_code", 1)
+    return code if isinstance(code, int) else 1
+
+
+def report(error: BaseException, as_json: bool) -> None:
+    """Say what was wrong and what to do."""
+    if isinstance(error, SystemExit):
+        return
+    message, hint, code = _parts(error)
+    if as_json:
+        print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
+    line = f"{message}. {hint[:1].upper()}{hint[1:]}" if hint else message
+    print(" ".join(line.split()), file=sys.stderr)
+
+
+def _parts(error: BaseException) -> tuple[str, str, str]:
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted", "", "interrupted"
+    message = getattr(error, "message", None)
+    if hasattr(error, "format_message"):  # the command line parser's own errors
+        return str(error.format_message()).rstrip("."), "see: vram-plan --help", "usage"
+    if isinstance(message, str) and hasattr(error, "hint"):
+        return message.rstrip("."), str(error.hint), str(getattr(error, "code", "error"))
+    return f"internal error ({type(error).__name__}: {str(error)[:200]})", "please report it; VRAM_PLAN_DEBUG=1 shows where", "internal"

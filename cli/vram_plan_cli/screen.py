@@ -1,0 +1,184 @@
+"""The plan on one screen: the answer in a sentence, where the memory goes, each term with its reason, what to do."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+from vram_plan.units import format_count, format_gib
+
+if TYPE_CHECKING:
+    from vram_plan.plan import DevicePlan, Plan, Term
+
+__all__ = ["console", "print_plan"]
+
+_GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
+                  ("compute", "▒", "yellow", "compute"), ("runtime", "░", "green", "runtime"))  # fmt: skip
+_VERDICT_STYLE: Final = {"fits": "bold green", "tight": "bold yellow", "does_not_fit": "bold red", "unknown": "bold"}
+_ENGINES: Final = {"ollama": "Ollama", "vllm": "vLLM", "sglang": "SGLang"}
+#: Below this width the reasons go; a pipe gets lines long enough for them.
+NARROW: Final = 60
+PIPED_WIDTH: Final = 160
+
+
+def console() -> Console:
+    """A console that colours on a terminal only, and never with NO_COLOR; a pipe gets wide plain lines."""
+    terminal = sys.stdout.isatty()
+    width = None if terminal or "COLUMNS" in os.environ else PIPED_WIDTH
+    return Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)
+
+
+def print_plan(plan: Plan, out: Console | None = None) -> None:
+    out = out or console()
+    out.print(Text(_title(plan), style="bold"))
+    out.print()
+    out.print(Text(verdict_sentence(plan), style=_VERDICT_STYLE[plan.fit.verdict]))
+    out.print()
+    shown = _shown_device(plan)
+    if out.is_terminal and shown.usable:
+        for device in plan.devices[:8]:
+            out.print(_bar(device, min(out.width, 80)))
+        out.print(_legend(shown))
+        out.print()
+    out.print(_terms(plan, shown, out.width))
+    _print_advice(plan, out)
+
+
+def _title(plan: Plan) -> str:
+    r = plan.request
+    tokens = f"{r.context:,} tokens" + (f" × {r.sequences} sequences" if r.sequences > 1 else "")
+    where = _machine(plan.devices) if plan.devices[0].usable else "no GPU named"
+    engine = _ENGINES.get(r.engine, r.engine)
+    return f"{plan.model.name.rsplit('/', 1)[-1]} · {r.quant} · {tokens} · {engine} on {where}"
+
+
+def _machine(devices: tuple[DevicePlan, ...]) -> str:
+    names: dict[str, int] = {}
+    for device in devices:
+        names[device.name] = names.get(device.name, 0) + 1
+    return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in names.items())
+
+
+def verdict_sentence(plan: Plan) -> str:
+    """The answer, and how far it could go."""
+    fit = plan.fit
+    if fit.verdict == "unknown":
+        return f"Needs {format_gib(plan.memory.total)}. {_first_upper(fit.suggestions[0]) if fit.suggestions else ''}".rstrip() + "."
+    room = format_gib(abs(fit.headroom or 0))
+    short = fit.headroom is not None and fit.headroom < 0
+    if fit.verdict == "does_not_fit":
+        if not short:
+            return "Does not fit: the engine would refuse (see below)."
+        return f"Does not fit: {room} short." + (f" {_largest(plan)}" if fit.max_context else " Not even one token of context would.")
+    start = "Fits, with" if fit.verdict == "fits" else "Just fits, with only"
+    return f"{start} {room} to spare. {_runs_out(plan)}"
+
+
+def _runs_out(plan: Plan) -> str:
+    if plan.fit.max_context is None:
+        return "More context would not fill it."
+    return f"It would run out after {plan.fit.max_context:,} tokens."
+
+
+def _largest(plan: Plan) -> str:
+    return f"The longest context that fits is {plan.fit.max_context:,} tokens."
+
+
+def _first_upper(text: str) -> str:
+    return text[:1].upper() + text[1:]
+
+
+def _shown_device(plan: Plan) -> DevicePlan:
+    if plan.fit.limiting_device is None:
+        return plan.devices[0]
+    return next((d for d in plan.devices if d.index == plan.fit.limiting_device), plan.devices[0])
+
+
+def _shares(device: DevicePlan) -> dict[str, int]:
+    shares: dict[str, int] = {}
+    for term in device.terms:
+        shares[term.group] = shares.get(term.group, 0) + term.bytes
+    return shares
+
+
+def _bar(device: DevicePlan, width: int) -> Text:
+    """Where the memory goes, to scale of what is usable; what other programs hold is shown as taken."""
+    usable = device.usable or 1
+    figures = f"  {device.used / 2**30:.1f} of {(device.headroom or 0) / 2**30 + device.used / 2**30:.1f} GiB"
+    cells = max(width - len(figures) - 1, 10)
+    taken = usable - ((device.headroom or 0) + device.used)
+    scale = max(usable, device.used + max(taken, 0))
+    bar, shares = Text(), _shares(device)
+    done = 0
+    start = 0
+    parts = [("taken", "╳", "dim", taken)] if taken > 0 else []
+    parts += [(group, mark, style, shares.get(group, 0)) for group, mark, style, _ in _GROUPS]
+    for _, mark, style, size in parts:
+        done += size
+        end = round(cells * done / scale)
+        bar.append(mark * (end - start), style=style)
+        start = end
+    bar.append("·" * max(cells - start, 0), style="dim")
+    return bar.append(figures)
+
+
+def _legend(device: DevicePlan) -> Text:
+    shares, legend = _shares(device), Text()
+    for group, mark, style, name in _GROUPS:
+        if shares.get(group):
+            legend.append(f"{mark} ", style=style).append(f"{name}   ")
+    return legend.append("· free", style="dim")
+
+
+def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
+    table.add_column(justify="right", no_wrap=True)
+    table.add_column(no_wrap=True, style="dim")
+    if width >= NARROW:
+        table.add_column(overflow="fold")
+    for term in device.terms:
+        _add_term(table, term)
+    for term in plan.host.terms:
+        _add_term(table, term, " (RAM)")
+    count = len(plan.devices)
+    label = "total" if count == 1 else f"total, fullest of {count} GPUs"
+    rest = f"of {format_gib(device.used + device.headroom)} free now" if device.headroom is not None and device.headroom >= 0 else ""
+    _add_row(table, label, format_gib(device.used), "", rest or (f"{format_gib(-device.headroom)} more than is free" if device.headroom else ""))
+    return table
+
+
+def _add_term(table: Table, term: Term, suffix: str = "") -> None:
+    _add_row(table, term.name.replace("kv_cache", "KV cache").replace("_", " ") + suffix, format_gib(term.bytes), term.basis, term.why)
+
+
+def _add_row(table: Table, *cells: str) -> None:
+    table.add_row(*cells[: len(table.columns)])
+
+
+def _print_advice(plan: Plan, out: Console) -> None:
+    p = plan.model.parameters
+    active = f", {format_count(p.active)} active a token" if p.experts else ""
+    lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    lines.add_column(no_wrap=True)
+    lines.add_column(overflow="fold")
+    lines.add_row("model", f"{format_count(p.total)} parameters{active}; {plan.kv_bytes_per_token / 1024:,.0f} KiB KV a token; {plan.model.source}")
+    if plan.fit.max_sequences and plan.fit.verdict != "does_not_fit":
+        lines.add_row("at once", f"{plan.fit.max_sequences:,} sequence{'s' if plan.fit.max_sequences > 1 else ''} of this length would fit")
+    for note in plan.notes:
+        lines.add_row("note" if note.level == "info" else Text("warning", style="yellow"), note.text)
+    for command in plan.launch:
+        lines.add_row("start", "".join(f"{k}={v} " for k, v in command.env.items()) + command.command)
+        if command.note:
+            lines.add_row("", command.note)
+    out.print()
+    out.print(lines)
+    if plan.fit.suggestions and plan.fit.verdict != "unknown":
+        out.print()
+        out.print("What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:")
+        for text in plan.fit.suggestions:
+            out.print(f"  {text}")
