@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FormatError, ModelNotFoundError
+from ..formats.storage import block_elements, storage_bytes
 from .checkpoint import GgufHeader, StoredTensor
 from .files import open_regular
 from .json_guard import shown
@@ -36,16 +37,12 @@ _KEPT_ITEMS: Final = 4096
 _KEPT_ITEMS_IN_ALL: Final = 500_000
 _WINDOW: Final = 64 << 10
 
-#: ggml's type numbers: name, elements and bytes of a block (ggml/include/ggml.h, ggml/src/ggml-common.h).
-GGML_TYPES: Final[dict[int, tuple[str, int, int]]] = {
-    0: ("F32", 1, 4), 1: ("F16", 1, 2), 30: ("BF16", 1, 2), 28: ("F64", 1, 8),
-    24: ("I8", 1, 1), 25: ("I16", 1, 2), 26: ("I32", 1, 4), 27: ("I64", 1, 8),
-    2: ("Q4_0", 32, 18), 3: ("Q4_1", 32, 20), 6: ("Q5_0", 32, 22), 7: ("Q5_1", 32, 24), 8: ("Q8_0", 32, 34), 9: ("Q8_1", 32, 36),
-    10: ("Q2_K", 256, 84), 11: ("Q3_K", 256, 110), 12: ("Q4_K", 256, 144), 13: ("Q5_K", 256, 176), 14: ("Q6_K", 256, 210),
-    15: ("Q8_K", 256, 292), 16: ("IQ2_XXS", 256, 66), 17: ("IQ2_XS", 256, 74), 18: ("IQ3_XXS", 256, 98), 19: ("IQ1_S", 256, 50),
-    20: ("IQ4_NL", 32, 18), 21: ("IQ3_S", 256, 110), 22: ("IQ2_S", 256, 82), 23: ("IQ4_XS", 256, 136), 29: ("IQ1_M", 256, 56),
-    34: ("TQ1_0", 256, 54), 35: ("TQ2_0", 256, 66), 39: ("MXFP4", 32, 17), 40: ("NVFP4", 64, 36),
-    41: ("Q1_0", 128, 18), 42: ("Q2_0", 64, 18),
+#: ggml's type numbers (ggml/include/ggml.h, `ggml_type`); the names are keys of `formats.storage`.
+GGML_TYPES: Final[dict[int, str]] = {
+    0: "F32", 1: "F16", 2: "Q4_0", 3: "Q4_1", 6: "Q5_0", 7: "Q5_1", 8: "Q8_0", 9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 12: "Q4_K", 13: "Q5_K",
+    14: "Q6_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS", 19: "IQ1_S", 20: "IQ4_NL", 21: "IQ3_S", 22: "IQ2_S", 23: "IQ4_XS",
+    24: "I8", 25: "I16", 26: "I32", 27: "I64", 28: "F64", 29: "IQ1_M", 30: "BF16", 34: "TQ1_0", 35: "TQ2_0", 39: "MXFP4", 40: "NVFP4",
+    41: "Q1_0", 42: "Q2_0",
 }  # fmt: skip
 
 #: `general.file_type` (llama.cpp, include/llama.h, `llama_ftype`).
@@ -228,10 +225,10 @@ def _tensor(cursor: _Cursor) -> tuple[int, StoredTensor]:
     kind, offset = cursor.number("<I"), cursor.number("<Q")
     if kind not in GGML_TYPES:
         raise FormatError(f"{at} has the ggml type {kind}, which is not known", "a newer vram-plan may know it")
-    dtype, block, block_bytes = GGML_TYPES[kind]
-    if not all(shape) or math.prod(shape) >= 1 << 60 or shape[-1] % block:
+    dtype = GGML_TYPES[kind]
+    if not all(shape) or math.prod(shape) >= 1 << 60 or shape[-1] % block_elements(dtype):
         raise FormatError(f"{at} has the shape {shape}, which {dtype} cannot have")
-    return offset, StoredTensor(name, dtype, shape, math.prod(shape) // block * block_bytes)
+    return offset, StoredTensor(name, dtype, shape, storage_bytes(dtype, shape))
 
 
 def _alignment(metadata: dict[str, Any], where: str) -> int:
@@ -262,7 +259,8 @@ def join(headers: Sequence[GgufHeader], where: str = "the split GGUF") -> GgufHe
     if len(headers) == 1 and headers[0].metadata.get("split.count", 1) in (0, 1):
         return headers[0]
     numbers = [h.metadata.get("split.no") for h in headers]
-    if not all(h.metadata.get("split.count") == len(headers) for h in headers) or set(numbers) != set(range(len(headers))):
+    complete = all(type(n) is int for n in numbers) and set(numbers) == set(range(len(headers)))
+    if not complete or any(h.metadata.get("split.count") != len(headers) for h in headers):
         count = headers[0].metadata.get("split.count") if headers else 0
         raise FormatError(f"{where}: {len(headers)} parts of {shown(count)} are there", "put all parts of the model into one folder")
     ordered = [headers[numbers.index(n)] for n in range(len(headers))]
