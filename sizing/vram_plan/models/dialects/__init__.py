@@ -33,6 +33,11 @@ _MODULES = (
     "delta",
     "linear_attention",
     "short_convolution",
+    "nested_text",
+    "vision_merged",
+    "multimodal",
+    "multimodal_merged",
+    "multimodal_audio",
 )
 _loaded = False
 
