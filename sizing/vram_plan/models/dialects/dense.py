@@ -11,9 +11,9 @@ from dataclasses import replace
 from ..architecture import Architecture
 from .blocks import Inventory, Shape, read_shape
 from .config import Config
-from .plain import NORMS, POST, SANDWICH, Plain, defaulted, llama_shape, read_plain, register
+from .plain import NORMS, POST, SANDWICH, Plain, defaulted, llama_shape, read_plain, register, sizes
 from .registry import family
-from .windows import Windows
+from .windows import NO_WINDOWS, Windows
 
 _LATE = Windows(4096, rule="late")
 
@@ -49,34 +49,34 @@ def _doge(inv: Inventory, layer: int, c: Config, s: Shape) -> None:
     inv.linear("attn_mask_dt", layer, s.kv_heads, s.kv_width, c.flag("attention_bias"))
 
 
-LLAMA = Plain({"layers": 32, "hidden": 4096, "heads": 32, "vocab": 32000, "ffn": 11008, "context": 2048}, mlp_bias="mlp_bias")
+LLAMA = Plain(sizes(32, 4096, 32, 32000, 2048, ffn=11008), mlp_bias="mlp_bias")
 QWEN2 = Plain(
-    {"layers": 32, "hidden": 4096, "heads": 32, "kv_heads": 32, "vocab": 151936, "ffn": 22016, "context": 32768},
+    sizes(32, 4096, 32, 151936, 32768, kv_heads=32, ffn=22016),
     bias=True,
     out_bias=False,
     windows=_LATE,
 )
 MISTRAL = Plain(
-    {"layers": 32, "hidden": 4096, "heads": 32, "kv_heads": 8, "vocab": 32000, "ffn": 14336, "context": 131072},
+    sizes(32, 4096, 32, 32000, 131072, kv_heads=8, ffn=14336),
     bias=False,
     out_bias=False,
     windows=Windows(4096),
 )
 COHERE = Plain(
-    {"layers": 40, "hidden": 8192, "heads": 64, "vocab": 256000, "ffn": 22528, "context": 8192},
+    sizes(40, 8192, 64, 256000, 8192, ffn=22528),
     norms=("attn_norm",),
     qk_norm="full",
     qk_norm_if="use_qk_norm",
     tied=True,
 )
 GLM = Plain(
-    {"layers": 40, "hidden": 4096, "heads": 32, "kv_heads": 2, "head_dim": 128, "vocab": 151552, "ffn": 13696, "context": 131072},
+    sizes(40, 4096, 32, 151552, 131072, kv_heads=2, head_dim=128, ffn=13696),
     bias="attention_bias=true",
     out_bias=False,
     fused_ffn=True,
 )
 OLMO2 = Plain(
-    {"layers": 32, "hidden": 4096, "heads": 32, "vocab": 50304, "ffn": 11008, "context": 2048},
+    sizes(32, 4096, 32, 50304, 2048, ffn=11008),
     norms=POST,
     qk_norm="full",
 )
@@ -86,21 +86,22 @@ BARE = replace(LLAMA, bias=False, out_bias=False, mlp_bias=False)
 register(
     {
         "llama code_llama iquestcoder Yi": LLAMA,
-        "internlm3": replace(LLAMA, defaults={**LLAMA.defaults, "layers": 48, "kv_heads": 2, "vocab": 128512, "ffn": 10240, "head_dim": 128, "context": 32768}),
+        "internlm3": replace(
+            LLAMA, defaults=sizes(48, 4096, 32, 128512, 32768, ffn=10240, kv_heads=2, head_dim=128)
+        ),
         "internlm": replace(BARE, bias="bias=true", out_bias="bias=true"),
         "internlm2": replace(BARE, bias="bias", out_bias="bias"),
         "aquila xverse exaone baichuan skywork solar yuan open_llama": BARE,
-        "minicpm": replace(BARE, tied=True),
         "qwen2 Dream dream": QWEN2,
         "mimo": QWEN2,
         "qwen3": replace(QWEN2, defaults={**QWEN2.defaults, "head_dim": 128}, bias="attention_bias", out_bias="attention_bias", qk_norm="head"),
         "mistral": MISTRAL,
         "ministral": MISTRAL,
         "ministral3": replace(
-            MISTRAL, defaults={**MISTRAL.defaults, "layers": 34, "head_dim": 128, "vocab": 131072, "context": 262144}, windows=Windows()
+            MISTRAL, defaults={**MISTRAL.defaults, "layers": 34, "head_dim": 128, "vocab": 131072, "context": 262144}, windows=NO_WINDOWS
         ),
         "phi3": Plain(
-            {"layers": 32, "hidden": 3072, "heads": 32, "vocab": 32064, "ffn": 8192, "context": 4096},
+            sizes(32, 3072, 32, 32064, 4096, ffn=8192),
             bias=False,
             out_bias=False,
             fused=True,
@@ -117,47 +118,47 @@ register(
         "granite": LLAMA,
         "granite_swa": replace(
             LLAMA,
-            defaults={"layers": 24, "hidden": 2560, "heads": 20, "kv_heads": 4, "vocab": 100352, "ffn": 8192, "context": 8192},
+            defaults=sizes(24, 2560, 20, 100352, 8192, kv_heads=4, ffn=8192),
             tied=True,
             windows=Windows(128, full_every=4, full_first=True),
-            extra=_sinks,
+            layer_extra=_sinks,
         ),
         "smollm3": replace(
             LLAMA,
-            defaults={"layers": 36, "hidden": 2048, "heads": 16, "kv_heads": 4, "vocab": 128256, "ffn": 11008, "context": 32768},
+            defaults=sizes(36, 2048, 16, 128256, 32768, kv_heads=4, ffn=11008),
             tied=True,
             windows=Windows(rule="nope"),
         ),
         "seed_oss": replace(
             LLAMA,
-            defaults={"layers": 64, "hidden": 4096, "heads": 80, "kv_heads": 8, "head_dim": 128, "vocab": 155136, "ffn": 27648, "context": 524288},
+            defaults=sizes(64, 4096, 80, 155136, 524288, kv_heads=8, head_dim=128, ffn=27648),
             bias="attention_bias=true",
             out_bias="attention_out_bias",
         ),
         "helium": replace(
             LLAMA,
-            defaults={"layers": 24, "hidden": 2560, "heads": 20, "kv_heads": 20, "head_dim": 128, "vocab": 48000, "ffn": 7040, "context": 4096},
+            defaults=sizes(24, 2560, 20, 48000, 4096, kv_heads=20, head_dim=128, ffn=7040),
             out_bias=False,
         ),
         "arcee": replace(
-            LLAMA, defaults={"layers": 32, "hidden": 2560, "heads": 32, "vocab": 32000, "ffn": 18432, "context": 4096}, gated=False
+            LLAMA, defaults=sizes(32, 2560, 32, 32000, 4096, ffn=18432), gated=False
         ),
         "cwm": replace(
             LLAMA,
-            defaults={"layers": 64, "hidden": 6144, "heads": 48, "kv_heads": 8, "head_dim": 128, "vocab": 128256, "ffn": 21504, "context": 131072},
+            defaults=sizes(64, 6144, 48, 128256, 131072, kv_heads=8, head_dim=128, ffn=21504),
             bias=False,
             out_bias=False,
             windows=Windows(8192, full_every=4, full_first=True),
         ),
         "ernie4_5": Plain(
-            {"layers": 18, "hidden": 1024, "heads": 16, "kv_heads": 2, "head_dim": 128, "vocab": 103424, "ffn": 3072, "context": 131072},
+            sizes(18, 1024, 16, 103424, 131072, kv_heads=2, head_dim=128, ffn=3072),
             bias="use_bias",
             out_bias="use_bias",
             mlp_bias="use_bias",
             tied=True,
         ),
         "exaone4": Plain(
-            {"layers": 32, "hidden": 4096, "heads": 32, "vocab": 102400, "ffn": 16384, "context": 2048},
+            sizes(32, 4096, 32, 102400, 2048, ffn=16384),
             bias=False,
             out_bias=False,
             norms=POST,
@@ -166,25 +167,25 @@ register(
         ),
         "hunyuan_v1_dense": replace(LLAMA, defaults={**LLAMA.defaults, "vocab": 290943}, mlp_bias=False, qk_norm="head"),
         "bitnet": Plain(
-            {"layers": 30, "hidden": 2560, "heads": 20, "kv_heads": 5, "vocab": 128256, "ffn": 6912, "context": 2048}, extra=_sub_norms
+            sizes(30, 2560, 20, 128256, 2048, kv_heads=5, ffn=6912), layer_extra=_sub_norms
         ),
         "apertus": Plain(
-            {"layers": 32, "hidden": 4096, "heads": 32, "vocab": 131072, "ffn": 14336, "context": 65536},
+            sizes(32, 4096, 32, 131072, 65536, ffn=14336),
             gated=False,
             qk_norm="head",
-            extra=_xielu,
+            layer_extra=_xielu,
         ),
         "diffllama": Plain(
-            {"layers": 16, "hidden": 2048, "heads": 32, "vocab": 32000, "ffn": 8192, "context": 2048}, extra=_lambdas
+            sizes(16, 2048, 32, 32000, 2048, ffn=8192), layer_extra=_lambdas
         ),
         "nemotron": Plain(
-            {"layers": 32, "hidden": 6144, "heads": 48, "head_dim": 128, "vocab": 256000, "ffn": 24576, "context": 4096},
+            sizes(32, 6144, 48, 256000, 4096, head_dim=128, ffn=24576),
             mlp_bias="mlp_bias",
             gated=False,
             norm_bias=True,
         ),
         "jais2": Plain(
-            {"layers": 32, "hidden": 3328, "heads": 26, "head_dim": 128, "vocab": 150272, "ffn": 26624, "context": 8192},
+            sizes(32, 3328, 26, 150272, 8192, head_dim=128, ffn=26624),
             bias="attention_bias=true",
             out_bias="attention_bias=true",
             mlp_bias="mlp_bias=true",
@@ -192,7 +193,7 @@ register(
             norm_bias=True,
         ),
         "starcoder2": Plain(
-            {"layers": 30, "hidden": 3072, "heads": 24, "kv_heads": 2, "vocab": 49152, "ffn": 12288, "context": 4096},
+            sizes(30, 3072, 24, 49152, 4096, kv_heads=2, ffn=12288),
             bias="use_bias=true",
             out_bias="use_bias=true",
             mlp_bias="use_bias=true",
@@ -201,17 +202,17 @@ register(
             tied=True,
         ),
         "nanochat": Plain(
-            {"layers": 12, "hidden": 768, "heads": 6, "kv_heads": 6, "vocab": 50304, "ffn": 8192, "context": 2048},
+            sizes(12, 768, 6, 50304, 2048, kv_heads=6, ffn=8192),
             norms=(),
             final_norm=False,
             gated=False,
         ),
         "orion": Plain(bias=False, out_bias=False, norm_bias=True),
         "doge": Plain(
-            {"layers": 32, "hidden": 1024, "heads": 8, "vocab": 32768, "ffn": 2048, "context": 2048},
+            sizes(32, 1024, 8, 32768, 2048, ffn=2048),
             mlp_bias="mlp_bias",
             qk_norm="head",
-            extra=_doge,
+            layer_extra=_doge,
         ),
     }
 )
@@ -220,7 +221,7 @@ register(
 @family("stablelm", "stablelm_epoch")
 def stablelm(c: Config) -> Architecture:
     """StableLM: LayerNorms; one a layer when the residual is parallel."""
-    defaults = {"layers": 32, "hidden": 2560, "heads": 32, "kv_heads": 32, "vocab": 50304, "ffn": 6912, "context": 4096}
+    defaults = sizes(32, 2560, 32, 50304, 4096, kv_heads=32, ffn=6912)
     norms = ("attn_norm",) if c.flag("use_parallel_residual") else NORMS
     plain = Plain(
         defaults, bias="use_qkv_bias", out_bias=False, norms=norms, norm_bias=True, qk_norm="full", qk_norm_if="qk_layernorm"
@@ -282,4 +283,4 @@ def telechat(c: Config) -> Architecture:
     def down_bias(inv: Inventory, layer: int, _: Config, s: Shape) -> None:
         inv.add("ffn_down.bias", layer, s.hidden)
 
-    return read_plain(c, Plain(bias=False, out_bias=True, extra=down_bias), "telechat", s)
+    return read_plain(c, Plain(bias=False, out_bias=True, layer_extra=down_bias), "telechat", s)

@@ -142,7 +142,8 @@ def _gemma4_layers(c: Config, s: Shape, k_is_v: bool) -> list[_Layer]:
         sizes = (s.kv_heads, s.head_dim) if kind == "sliding_attention" or overrides is not None else (full, head_dim)
         own = (overrides or {}).get(layer)
         if own:
-            sizes = (own.integer("num_key_value_heads", default=sizes[0], high=65536), own.integer("head_dim", default=sizes[1], high=65536))
+            kv_heads = own.integer("num_key_value_heads", default=sizes[0], high=65536)
+            sizes = (kv_heads, own.integer("head_dim", default=sizes[1], high=65536))
         found.append(_Layer(kind, *sizes, source))
     return found
 

@@ -10,7 +10,7 @@ from dataclasses import replace
 from ..architecture import Architecture
 from .blocks import Inventory, Shape, read_shape
 from .config import Config
-from .plain import NORMS, Plain, defaulted, llama_shape, read_plain, register
+from .plain import NORMS, Plain, defaulted, llama_shape, read_plain, register, sizes
 from .registry import family
 
 #: LayerNorms, a bias on every projection, no gate.
@@ -37,47 +37,45 @@ def _last_bias(inv: Inventory, layer: int, c: Config, s: Shape) -> None:
         inv.add("attn_output.bias", layer, s.hidden)
 
 
-def _sizes(layers: int, hidden: int, heads: int, vocab: int, context: int, **more: int) -> dict[str, int]:
-    return {"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab, "context": context, **more}
-
-
-GPT2 = replace(GPT, defaults=_sizes(12, 768, 12, 50257, 1024), fused=True, tied=True, before=_positions)
+GPT2 = replace(GPT, defaults=sizes(12, 768, 12, 50257, 1024), fused=True, tied=True, before=_positions)
 GPTJ = replace(
-    GPT, defaults=_sizes(28, 4096, 16, 50400, 2048), bias=False, out_bias=False, norms=_ONE_NORM, head_bias=True
+    GPT, defaults=sizes(28, 4096, 16, 50400, 2048), bias=False, out_bias=False, norms=_ONE_NORM, head_bias=True
 )
 
 register(
     {
         "gpt2 gpt-sw3": GPT2,
-        "openai-gpt": replace(GPT2, defaults=_sizes(12, 768, 12, 40478, 512), final_norm=False),
+        "openai-gpt": replace(GPT2, defaults=sizes(12, 768, 12, 40478, 512), final_norm=False),
         "gptj": GPTJ,
         "codegen": replace(GPTJ, fused=True),
         "gpt_neox": replace(
             GPT,
-            defaults=_sizes(44, 6144, 64, 50432, 2048, ffn=24576),
+            defaults=sizes(44, 6144, 64, 50432, 2048, ffn=24576),
             bias="attention_bias=true",
             out_bias="attention_bias=true",
             fused=True,
         ),
         "phi": replace(
             GPT,
-            defaults=_sizes(24, 2048, 32, 51200, 2048, ffn=8192),
+            defaults=sizes(24, 2048, 32, 51200, 2048, ffn=8192),
             norms=_ONE_NORM,
             head_bias=True,
             qk_norm="head",
             qk_norm_bias=True,
             qk_norm_if="qk_layernorm",
         ),
-        "phi-msft mixformer-sequential": replace(GPT, defaults=_sizes(24, 2048, 32, 51200, 2048), norms=_ONE_NORM, fused=True, head_bias=True),
+        "phi-msft mixformer-sequential": replace(
+            GPT, defaults=sizes(24, 2048, 32, 51200, 2048), norms=_ONE_NORM, fused=True, head_bias=True
+        ),
         "persimmon": replace(
             GPT,
-            defaults=_sizes(36, 4096, 64, 262144, 16384, ffn=16384),
+            defaults=sizes(36, 4096, 64, 262144, 16384, ffn=16384),
             fused=True,
             qk_norm="head",
             qk_norm_bias=True,
             qk_norm_if="qk_layernorm=true",
         ),
-        "biogpt": replace(GPT, defaults=_sizes(24, 1024, 16, 42384, 1024, ffn=4096), tied=True, before=_padded_positions),
+        "biogpt": replace(GPT, defaults=sizes(24, 1024, 16, 42384, 1024, ffn=4096), tied=True, before=_padded_positions),
     }
 )
 
@@ -101,22 +99,22 @@ def jais(c: Config) -> Architecture:
 @family("gpt_neo")
 def gpt_neo(c: Config) -> Architecture:
     """GPT-Neo: no bias on Q, K and V; its local layers still cache every token (transformers keeps no window here)."""
-    s = read_shape(c, **_sizes(24, 2048, 16, 50257, 2048))
+    s = read_shape(c, **sizes(24, 2048, 16, 50257, 2048))
     plain = replace(GPT, bias=False, tied=True, before=_positions)
     return read_plain(defaulted(c, n_positions=s.trained_context), plain, "gpt_neo", s)
 
 
 @family("gpt_neox_japanese")
 def gpt_neox_japanese(c: Config) -> Architecture:
-    s = read_shape(c, **_sizes(32, 2560, 32, 32000, 2048))
+    s = read_shape(c, **sizes(32, 2560, 32, 32000, 2048))
     s = replace(s, ffn=s.hidden * c.integer("intermediate_multiple_size", default=4, high=4096))
-    plain = replace(GPT, bias=False, out_bias=False, mlp_bias=False, fused=True, tied=True, extra=_last_bias)
+    plain = replace(GPT, bias=False, out_bias=False, mlp_bias=False, fused=True, tied=True, layer_extra=_last_bias)
     return read_plain(c, plain, "gpt_neox_japanese", s)
 
 
 @family("ctrl")
 def ctrl(c: Config) -> Architecture:
-    s = replace(read_shape(c, **_sizes(48, 1280, 16, 246534, 256)), ffn=c.integer("dff", default=8192))
+    s = replace(read_shape(c, **sizes(48, 1280, 16, 246534, 256)), ffn=c.integer("dff", default=8192))
     return read_plain(c, replace(GPT, tied=True, head_bias=True), "ctrl", s)
 
 
@@ -124,13 +122,13 @@ def ctrl(c: Config) -> Architecture:
 def xglm(c: Config) -> Architecture:
     """XGLM: sinusoidal positions, which are no weights."""
     named = defaulted(c, num_attention_heads=c.integer("attention_heads", default=16, high=65536))
-    return read_plain(c, replace(GPT, tied=True), "xglm", read_shape(named, **_sizes(24, 1024, 16, 256008, 2048, ffn=4096)))
+    return read_plain(c, replace(GPT, tied=True), "xglm", read_shape(named, **sizes(24, 1024, 16, 256008, 2048, ffn=4096)))
 
 
 @family("opt")
 def opt(c: Config) -> Architecture:
     """OPT; the 350M has embeddings of half the width with projections in and out, and no final norm."""
-    s = read_shape(c, **_sizes(12, 768, 12, 50272, 2048, ffn=3072))
+    s = read_shape(c, **sizes(12, 768, 12, 50272, 2048, ffn=3072))
     bias, affine = c.flag("enable_bias", default=True), c.flag("layer_norm_elementwise_affine", default=True)
     narrow = c.integer("word_embed_proj_dim", default=768 if "hidden_size" not in c.raw else s.hidden)
     final = c.flag("do_layer_norm_before", default=True) and not c.flag("_remove_final_layer_norm") and affine
@@ -150,7 +148,7 @@ def opt(c: Config) -> Architecture:
 @family("bloom")
 def bloom(c: Config) -> Architecture:
     """BLOOM: ALiBi, and a norm after the embedding; the 176B calls its width `n_embed`, which wins."""
-    s = read_shape(c, **_sizes(2, 64, 8, 250880, 2048))
+    s = read_shape(c, **sizes(2, 64, 8, 250880, 2048))
     hidden = c.integer("n_embed", default=s.hidden)
     s = replace(s, hidden=hidden, head_dim=max(hidden // s.heads, 1), ffn=4 * hidden)
     return read_plain(c, replace(GPT, fused=True, tied=True, before=_embedding_norm), "bloom", s)
@@ -159,7 +157,7 @@ def bloom(c: Config) -> Architecture:
 @family("mpt")
 def mpt(c: Config) -> Architecture:
     """MPT: ALiBi, no bias anywhere (transformers builds none even where `no_bias` is false)."""
-    s = read_shape(c, **_sizes(24, 2048, 16, 50368, 2048))
+    s = read_shape(c, **sizes(24, 2048, 16, 50368, 2048))
     s = replace(s, ffn=max(int(s.hidden * c.number("expansion_ratio", default=4)), 1))
     attn = c.section("attn_config")
     if attn and attn.text("attn_type") in ("grouped_query_attention", "multiquery_attention"):
@@ -174,7 +172,7 @@ def falcon(c: Config) -> Architecture:
 
     `RefinedWeb` is what the 40B's first config calls the new architecture.
     """
-    s = llama_shape(c, _sizes(32, 4544, 71, 65024, 2048))
+    s = llama_shape(c, sizes(32, 4544, 71, 65024, 2048))
     new = c.flag("new_decoder_architecture", default=c.text("model_type") == "RefinedWeb")
     parallel = c.flag("parallel_attn", default=True)
     multi_query = c.flag("multi_query", default=True)

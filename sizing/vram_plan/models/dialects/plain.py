@@ -10,9 +10,9 @@ from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, read_shape
 from .config import Config
 from .registry import family
-from .windows import Windows, grouped_cache
+from .windows import NO_WINDOWS, Windows, grouped_cache
 
-__all__ = ["Flag", "Plain", "defaulted", "flag", "llama_shape", "read_plain", "register"]
+__all__ = ["Flag", "Plain", "defaulted", "flag", "llama_shape", "read_plain", "register", "sizes"]
 
 #: Always, never, or as the named key of the config says; `key=true` where the class's default is true.
 Flag = bool | str
@@ -48,9 +48,14 @@ class Plain:
     tied: bool = False
     head_bias: Flag = False
     embedding_width: int = 0
-    windows: Windows = Windows()
-    extra: Extra | None = None
+    windows: Windows = NO_WINDOWS
+    layer_extra: Extra | None = None
     before: Callable[[Inventory, Config, Shape], None] | None = None
+
+
+def sizes(layers: int, hidden: int, heads: int, vocab: int, context: int, **more: int) -> dict[str, int]:
+    """A family's class defaults, for the keys a config leaves out; `more` as in `read_shape`."""
+    return {"layers": layers, "hidden": hidden, "heads": heads, "vocab": vocab, "context": context, **more}
 
 
 def flag(c: Config, value: Flag) -> bool:
@@ -81,6 +86,7 @@ def read_plain(c: Config, plain: Plain, name: str, s: Shape | None = None) -> Ar
     cache = grouped_cache(c, s, plain.windows)
     bias, out_bias, mlp_bias = flag(c, plain.bias), flag(c, plain.out_bias), flag(c, plain.mlp_bias)
     qk_norm = plain.qk_norm if flag(c, plain.qk_norm_if) else ""
+    extra, before = plain.layer_extra, plain.before
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
         for role in plain.norms:
@@ -94,11 +100,10 @@ def read_plain(c: Config, plain: Plain, name: str, s: Shape | None = None) -> Ar
             inv.linear("ffn_down", layer, s.hidden, s.ffn, mlp_bias)
         else:
             mlp(inv, layer, s.hidden, s.ffn, gated=plain.gated, bias=mlp_bias)
-        if plain.extra:
-            plain.extra(inv, layer, c, s)
+        if extra:
+            extra(inv, layer, c, s)
         return cache[layer]
 
-    before = plain.before
     return decoder(
         c,
         s,

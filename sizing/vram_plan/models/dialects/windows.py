@@ -11,7 +11,7 @@ from ..architecture import CacheLayer
 from .blocks import Shape
 from .config import Config
 
-__all__ = ["Windows", "grouped_cache", "layer_kinds", "sliding_window"]
+__all__ = ["NO_WINDOWS", "Windows", "grouped_cache", "layer_kinds", "sliding_window"]
 
 #: Of a config without `layer_types`: whether layer i slides.
 Rule = Callable[[Config, int], bool]
@@ -62,6 +62,8 @@ class Windows:
         return _RULES[self.rule](c, layer)
 
 
+#: No window unless the config names one.
+NO_WINDOWS = Windows()
 _RULES: dict[str, Rule] = {"all": _every_layer, "late": _after_full_ones, "nope": _without_rope}
 
 
