@@ -23,7 +23,7 @@ __all__ = ["open_hub"]
 #: As huggingface_hub's validate_repo_id: one slash at most, 96 characters, no `--`, no `..`.
 _REPO_ID = re.compile(r"(?=.{1,96}$)(?!.*(--|\.\.))\w(?:[\w.-]*\w)?(?:/\w(?:[\w.-]*\w)?)?", re.ASCII)
 _REVISION = re.compile(r"(?!.*\.\.)\w[\w./+-]{0,199}", re.ASCII)
-_FILE = re.compile(r"(?!.*(?:^|/)\.\.?(?:/|$))[^\x00-\x1f\\:?*]{1,250}\.(?:gguf|safetensors)", re.IGNORECASE)
+_FILE = re.compile(r"(?!/)(?!.*(?:^|/)\.\.?(?:/|$))[^\x00-\x1f\\:?*]{1,250}\.(?:gguf|safetensors)", re.IGNORECASE)
 QUANT_CONFIG: Final = "hf_quant_config.json"
 
 

@@ -203,7 +203,7 @@ def _one_gguf_header(source: Source, name: str) -> GgufHeader:
     file = source.open(name)
     scan = _GgufScan()
     blob = file.read(0, 4096)
-    limit = min(_MAX_GGUF_HEADER_BYTES, file.file_bytes or _MAX_GGUF_HEADER_BYTES)
+    limit = min(_MAX_GGUF_HEADER_BYTES, _MAX_GGUF_HEADER_BYTES if file.file_bytes is None else file.file_bytes)
     scan.advance(blob, 0)
     while not scan.ends_within(len(blob)) and len(blob) < limit and scan.at < limit:
         start = min(scan.at, len(blob))

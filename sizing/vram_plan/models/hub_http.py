@@ -109,7 +109,7 @@ class Reply:
     @property
     def file_bytes(self) -> int | None:
         """Size of the whole file: of the total in Content-Range, else of the length of a full answer."""
-        if self.status == 206:
+        if self.status in (206, 416):
             total = self.headers.get("content-range", "").rpartition("/")[2]
             return int(total) if total.isascii() and total.isdigit() and len(total) < 20 else None
         return self.number("content-length")
@@ -321,10 +321,10 @@ class RemoteFile:
 
         reply = self._connection.get(self._url, count, start, stop)
         self._url = reply.url
-        if reply.status == 416:
-            return b""
         if self.file_bytes is None:
             self.file_bytes = reply.file_bytes
+        if reply.status == 416:
+            return b""
         given = reply.headers.get("content-range", f"bytes {start}-") if reply.status == 206 else f"bytes {start}-"
         expected = count if self.file_bytes is None else max(min(count, self.file_bytes - start), 0)
         if not given.startswith(f"bytes {start}-") or (len(reply.body) < expected and not stopped):
