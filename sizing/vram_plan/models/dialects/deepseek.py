@@ -14,7 +14,18 @@ from .blocks import Inventory, Shape, decoder, latent_attention, mlp, read_shape
 from .config import Config
 from .moe_defaults import with_defaults
 from .registry import family
-from .routed import Experts, Style, dense_prefix, feed_forward, gqa_draft, layer_kinds, layer_windows, next_n, read_experts, routed_decoder, with_draft
+from .routed import (
+    Style,
+    dense_prefix,
+    feed_forward,
+    gqa_draft,
+    layer_kinds,
+    layer_windows,
+    next_n,
+    read_experts,
+    routed_decoder,
+    with_draft,
+)
 
 __all__ = ["add_indexer"]
 
@@ -71,6 +82,9 @@ def latent_decoder(
 
 @family("deepseek_v2")
 def deepseek_v2(c: Config) -> Architecture:
+    """DeepSeek V2; with `use_mla: false` (the small DeepSeek-VL2) V2's experts after plain attention."""
+    if not c.flag("use_mla", default=True):
+        return deepseek(c)
     return latent_decoder(with_defaults(c, "deepseek_v2"), family="deepseek_v2")
 
 
@@ -130,10 +144,10 @@ def dense_latent(c: Config) -> Architecture:
 def deepseek(c: Config) -> Architecture:
     """DeepSeek-MoE: plain multi-head attention with V2's experts. Source: deepseek-moe-16b's modeling_deepseek.py."""
     name = c.text("model_type")
-    if name != "deepseek":
+    if name in ("deepseek_ocr2_text", "unlimited_ocr_text"):
         c = with_defaults(c, name)
     s = read_shape(c, layers=30, hidden=4096, heads=32, vocab=102400, ffn=11008, context=2048)
     x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1 if name == "unlimited_ocr_text" else 0))
     bias = c.flag("attention_bias")
-    style = Style(bias=bias, out_bias=bias, ffn_bias=name != "deepseek" and c.flag("mlp_bias"))
+    style = Style(bias=bias, out_bias=bias, ffn_bias=name.endswith("_text") and c.flag("mlp_bias"))
     return routed_decoder(c, s, x, style, family=name, windows=layer_windows(c, s), draft=gqa_draft(c, s, x, style))

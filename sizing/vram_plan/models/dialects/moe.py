@@ -15,12 +15,6 @@ from .routed import Style, dense_prefix, gqa_draft, layer_windows, read_experts,
 __all__ = ["qwen_sparse"]
 
 
-def _biased(c: Config, *, out: bool = True) -> dict[str, bool]:
-    """`attention_bias` of most families: on query, key and value, and with `out` on the output too."""
-    bias = c.flag("attention_bias")
-    return {"bias": bias, "out_bias": bias and out}
-
-
 @family("mixtral")
 def mixtral(c: Config) -> Architecture:
     c = with_defaults(c, "mixtral")
@@ -56,7 +50,7 @@ def qwen3_moe(c: Config) -> Architecture:
     shared = c.integer("shared_expert_intermediate_size", default=0, low=0) if talker else 0
     x = read_experts(c, s, sparse=qwen_sparse(c, s), shared=shared)
     window = 0 if name == "qwen3_moe" and not c.flag("use_sliding_window") else None
-    style = Style(qk_norm="head", shared_gate=talker, **_biased(c))
+    style = Style(qk_norm="head", shared_gate=talker).biased(c)
     return routed_decoder(c, s, x, style, family="qwen3_moe", windows=layer_windows(c, s, window=window))
 
 
@@ -65,7 +59,7 @@ def olmoe(c: Config) -> Architecture:
     c = with_defaults(c, "olmoe")
     s = read_shape(c)
     x = read_experts(c, s, width=s.ffn, shared=0)
-    return routed_decoder(c, s, x, Style(qk_norm="full", **_biased(c)), family="olmoe", windows=layer_windows(c, s))
+    return routed_decoder(c, s, x, Style(qk_norm="full").biased(c), family="olmoe", windows=layer_windows(c, s))
 
 
 @family("flex_olmo")
@@ -73,7 +67,7 @@ def flex_olmo(c: Config) -> Architecture:
     c = with_defaults(c, "flex_olmo")
     s = read_shape(c)
     x = read_experts(c, s, width=s.ffn, shared=0)
-    style = Style(qk_norm="full", norms=("post_attention_norm", "post_ffw_norm"), **_biased(c))
+    style = Style(qk_norm="full", norms=("post_attention_norm", "post_ffw_norm")).biased(c)
     return routed_decoder(c, s, x, style, family="flex_olmo", windows=layer_windows(c, s))
 
 
@@ -82,7 +76,7 @@ def phimoe(c: Config) -> Architecture:
     c = with_defaults(c, "phimoe")
     s = read_shape(c)
     x = read_experts(c, s, width=s.ffn, shared=0)
-    style = Style(norm_bias=True, head_bias=c.flag("lm_head_bias"), **_biased(c))
+    style = Style(norm_bias=True, head_bias=c.flag("lm_head_bias")).biased(c)
     return routed_decoder(c, s, x, style, family="phimoe", windows=layer_windows(c, s))
 
 
@@ -95,7 +89,7 @@ def granitemoe(c: Config) -> Architecture:
     swa = name == "granitemoe_swa"
     windows = layer_windows(c, s, (lambda layer: layer % 4 != 0) if swa else None)
     x = read_experts(c, s, width=s.ffn, shared=shared)
-    return routed_decoder(c, s, x, Style(sinks=swa, **_biased(c)), family=name, windows=windows)
+    return routed_decoder(c, s, x, Style(sinks=swa).biased(c), family=name, windows=windows)
 
 
 @family("gpt_oss", "openai_privacy_filter")
@@ -105,7 +99,7 @@ def gpt_oss(c: Config) -> Architecture:
     c = with_defaults(c, name)
     s = read_shape(c)
     x = read_experts(c, s, width=s.ffn, shared=0)
-    style = Style(sinks=True, expert_bias=True, router_bias=True, **_biased(c))
+    style = Style(sinks=True, expert_bias=True, router_bias=True).biased(c)
     windows = layer_windows(c, s, lambda layer: layer % 2 == 0)
     return routed_decoder(c, s, x, style, family=name, windows=windows)
 
@@ -137,7 +131,7 @@ def hunyuan_moe(c: Config) -> Architecture:
     c = with_defaults(c, "hunyuan_v1_moe")
     s = read_shape(c)
     x = read_experts(c, s, width=s.ffn, shared=s.ffn, sparse=[True] * s.layers)
-    return routed_decoder(c, s, x, Style(qk_norm="head", **_biased(c)), family="hunyuan_v1_moe", windows=layer_windows(c, s))
+    return routed_decoder(c, s, x, Style(qk_norm="head").biased(c), family="hunyuan_v1_moe", windows=layer_windows(c, s))
 
 
 @family("hy_v3")
@@ -145,7 +139,7 @@ def hy_v3(c: Config) -> Architecture:
     c = with_defaults(c, "hy_v3")
     s = read_shape(c)
     x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1))
-    style = Style(qk_norm="head", ffn_bias=c.flag("mlp_bias"), **_biased(c))
+    style = Style(qk_norm="head", ffn_bias=c.flag("mlp_bias")).biased(c)
     return routed_decoder(c, s, x, style, family="hy_v3", windows=layer_windows(c, s))
 
 
@@ -156,7 +150,7 @@ def dots1(c: Config) -> Architecture:
     s = read_shape(c)
     above = c.integer("max_window_layers", default=s.layers, low=0)
     windows = layer_windows(c, s, lambda layer: layer >= above)
-    return routed_decoder(c, s, read_experts(c, s), Style(qk_norm="head", **_biased(c)), family="dots1", windows=windows)
+    return routed_decoder(c, s, read_experts(c, s), Style(qk_norm="head").biased(c), family="dots1", windows=windows)
 
 
 @family("glm4_moe", "glm4v_moe_text")
@@ -165,7 +159,7 @@ def glm4_moe(c: Config) -> Architecture:
     c = with_defaults(c, name)
     s = read_shape(c)
     x = read_experts(c, s)
-    style = Style(qk_norm="head" if name == "glm4_moe" and c.flag("use_qk_norm") else "", **_biased(c, out=False))
+    style = Style(qk_norm="head" if name == "glm4_moe" and c.flag("use_qk_norm") else "").biased(c, out=False)
     return routed_decoder(c, s, x, style, family=name, windows=layer_windows(c, s), draft=gqa_draft(c, s, x, style))
 
 
@@ -174,4 +168,4 @@ def solar_open(c: Config) -> Architecture:
     c = with_defaults(c, "solar_open")
     s = read_shape(c)
     x = read_experts(c, s, sparse=[True] * s.layers)
-    return routed_decoder(c, s, x, Style(**_biased(c, out=False)), family="solar_open", windows=layer_windows(c, s))
+    return routed_decoder(c, s, x, Style().biased(c, out=False), family="solar_open", windows=layer_windows(c, s))

@@ -47,10 +47,6 @@ CLASS_DEFAULTS: Final[dict[str, dict[str, int]]] = {
         "num_attention_heads": 16, "head_dim": 128, "max_position_embeddings": 16384, "num_experts": 64, "num_experts_per_tok": 6,
         "num_shared_experts": 2, "num_dense_layers": 1, "global_attn_every_n_layers": 4, "sliding_window": 1024,
     },
-    "aria_text": {
-        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 4096, "num_hidden_layers": 32, "num_attention_heads": 32,
-        "max_position_embeddings": 2048, "moe_num_experts": 8, "moe_topk": 2, "moe_num_shared_experts": 2,
-    },
     "axk1": {
         "vocab_size": 163840, "hidden_size": 7168, "intermediate_size": 18432, "moe_intermediate_size": 2048, "num_hidden_layers": 61,
         "num_attention_heads": 64, "num_key_value_heads": 64, "max_position_embeddings": 32768, "n_routed_experts": 192,
@@ -104,10 +100,6 @@ CLASS_DEFAULTS: Final[dict[str, dict[str, int]]] = {
         "n_shared_experts": 1, "sliding_window": 128, "q_lora_rank": 1024, "index_head_dim": 128, "index_n_heads": 64,
         "num_nextn_predict_layers": 1, "hc_mult": 4, "o_groups": 8, "o_lora_rank": 1024,
     },
-    "doge": {
-        "vocab_size": 32768, "hidden_size": 1024, "intermediate_size": 2048, "num_hidden_layers": 32, "num_attention_heads": 8,
-        "max_position_embeddings": 2048, "num_experts": 16384, "num_experts_per_tok": 64,
-    },
     "dots1": {
         "vocab_size": 152064, "hidden_size": 4608, "intermediate_size": 10944, "moe_intermediate_size": 1408, "num_hidden_layers": 62,
         "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 2048, "first_k_dense_replace": 0,
@@ -118,11 +110,6 @@ CLASS_DEFAULTS: Final[dict[str, dict[str, int]]] = {
         "num_attention_heads": 20, "num_key_value_heads": 4, "max_position_embeddings": 131072, "tie_word_embeddings": True,
         "moe_num_experts": 64, "moe_k": 6, "moe_num_shared_experts": 2, "moe_layer_start_index": 1, "moe_layer_end_index": -1,
         "moe_layer_interval": 1,
-    },
-    "ernie4_5_vl_moe_text": {
-        "vocab_size": 103424, "hidden_size": 2560, "intermediate_size": 12288, "num_hidden_layers": 28, "num_attention_heads": 20,
-        "num_key_value_heads": 4, "max_position_embeddings": 131072, "tie_word_embeddings": True, "moe_num_experts": 64, "moe_k": 6,
-        "moe_num_shared_experts": 2,
     },
     "exaone_moe": {
         "vocab_size": 102400, "hidden_size": 4096, "intermediate_size": 16384, "moe_intermediate_size": 1024, "num_hidden_layers": 32,

@@ -27,6 +27,7 @@ __all__ = [
     "next_n",
     "read_experts",
     "routed_decoder",
+    "routed_layer",
     "with_draft",
 ]
 
@@ -60,6 +61,7 @@ class Style:
     bias: bool = False
     out_bias: bool = False
     gate: Literal["", "head", "full"] = ""
+    gate_bias: bool = False
     sinks: bool = False
     norms: tuple[str, ...] = ("attn_norm", "ffn_norm")
     norm_bias: bool = False
@@ -69,6 +71,11 @@ class Style:
     correction: bool = False
     shared_gate: bool = False
     head_bias: bool = False
+
+    def biased(self, c: Config, *, out: bool = True) -> Style:
+        """With `attention_bias` as most families mean it: on query, key and value, and with `out` on the output too."""
+        bias = c.flag("attention_bias")
+        return replace(self, bias=bias, out_bias=bias and out)
 
 
 def first_number(c: Config, *keys: str, default: int | None = None, low: int = 0, high: int = 65536) -> int:
@@ -107,7 +114,13 @@ def dense_prefix(c: Config, layers: int, default: int = 0) -> tuple[bool, ...]:
 
 
 def read_experts(
-    c: Config, s: Shape, *, sparse: Sequence[bool] | None = None, width: int | None = None, shared: int | None = None, dense: int | None = None
+    c: Config,
+    s: Shape,
+    *,
+    sparse: Sequence[bool] | None = None,
+    width: int | None = None,
+    shared: int | None = None,
+    dense: int | None = None,
 ) -> Experts:
     """The experts under their usual keys. By default a shared expert is as wide as a routed one."""
     each = width if width is not None else first_number(c, "moe_intermediate_size", default=s.ffn, low=1, high=1 << 27)
@@ -180,6 +193,8 @@ def routed_layer(inv: Inventory, layer: int, s: Shape, x: Experts, style: Style,
     attention(inv, layer, s, bias=style.bias, out_bias=style.out_bias, qk_norm=style.qk_norm)
     if style.gate:
         inv.linear("attn_gate", layer, s.heads if style.gate == "head" else s.q_width, s.hidden)
+    if style.gate_bias:
+        inv.add("attn_gate.bias", layer, s.heads)
     if style.sinks:
         inv.add("attn_sinks", layer, s.heads)
     for name in style.norms:
@@ -210,8 +225,10 @@ def gqa_draft(c: Config, s: Shape, x: Experts, style: Style) -> Callable[[Invent
     return next_n(c, s, lambda inv, layer: routed_layer(inv, layer, s, x, style, True))
 
 
-def next_n(c: Config, s: Shape, layer_weights: Callable[[Inventory, int], object], *, copies: bool = True) -> Callable[[Inventory], None] | None:
-    """DeepSeek's next-n layers: two norms, a projection from both, one whole layer, and (with `copies`) embedding and head again.
+def next_n(
+    c: Config, s: Shape, layer_weights: Callable[[Inventory, int], object], *, copies: Literal["both", "head", "none"] = "both"
+) -> Callable[[Inventory], None] | None:
+    """DeepSeek's next-n layers: three norms, a projection, one whole layer, and `copies` of the embedding and the head.
 
     Source: DeepSeek-V3's weight layout, README_WEIGHTS; llama.cpp, src/models/glm4-moe.cpp.
     """
@@ -225,8 +242,9 @@ def next_n(c: Config, s: Shape, layer_weights: Callable[[Inventory, int], object
             inv.norm("nextn.enorm", layer, s.hidden)
             inv.norm("nextn.hnorm", layer, s.hidden)
             inv.norm("nextn.shared_head_norm", layer, s.hidden)
-            if copies:
+            if copies == "both":
                 inv.add("nextn.embed_tokens", layer, s.vocab, s.hidden)
+            if copies != "none":
                 inv.linear("nextn.shared_head_head", layer, s.vocab, s.hidden)
             layer_weights(inv, layer)
 

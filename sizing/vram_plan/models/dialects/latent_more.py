@@ -1,0 +1,147 @@
+"""Latent attention in less regular layers: LongCat's double layers, gates, sinks, hyper-connections, shared latents.
+
+Source: transformers 5.23.0, models/<family>/{configuration,modeling}_<family>.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ..architecture import Architecture, CacheLayer
+from .blocks import Inventory, Shape, decoder, latent_attention, mlp, read_shape
+from .config import Config
+from .deepseek import add_indexer, indexed_layers
+from .deepseek_v4 import hyper_connection, hyper_head
+from .moe_defaults import with_defaults
+from .registry import family
+from .routed import Style, dense_prefix, feed_forward, layer_kinds, read_experts
+
+
+@family("longcat_flash")
+def longcat_flash(c: Config) -> Architecture:
+    """Two attentions and two dense blocks a layer beside the experts; `zero_expert_num` of the routed choices have no weights.
+
+    transformers 5.23 allocates gate and up matrices for those too; the checkpoint has none, and 562 B is the published total.
+    """
+    c = with_defaults(c, "longcat_flash")
+    s = read_shape(c)
+    width = c.integer("moe_intermediate_size", "expert_ffn_hidden_size")
+    x = read_experts(c, s, sparse=[True] * s.layers, width=width, shared=0)
+    choices = x.count + c.integer("zero_expert_num", default=0, low=0, high=65536)
+
+    def block(inv: Inventory, layer: int) -> None:
+        for half in (0, 1):
+            inv.norm("attn_norm", layer, s.hidden)
+            inv.cache.append(replace(latent_attention(inv, layer, c, s, bias=c.flag("attention_bias")), layer=2 * layer + half))
+            inv.norm("ffn_norm", layer, s.hidden)
+            mlp(inv, layer, s.hidden, s.ffn)
+        inv.linear("ffn_gate_inp", layer, choices, s.hidden, c.flag("router_bias"))
+        for role, rows, columns in (("gate", width, s.hidden), ("up", width, s.hidden), ("down", s.hidden, width)):
+            inv.add(f"ffn_{role}_exps", layer, rows, columns, experts=x.count)
+
+    return decoder(c, s, block, family="longcat_flash", experts=x.count, experts_per_token=x.per_token)
+
+
+@family("hy_v4")
+def hy_v4(c: Config) -> Architecture:
+    """Hunyuan 4: DSA with a full gate, sinks and hyper-connections; every fourth layer from the second has the indexer."""
+    c = with_defaults(c, "hy_v4")
+    s = read_shape(c)
+    x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1))
+    kinds = layer_kinds(c, "indexer_types", s.layers)
+    streams, v_dim = c.integer("hc_mult", high=64), c.integer("v_head_dim")
+
+    def block(inv: Inventory, layer: int) -> CacheLayer:
+        cache = latent_attention(inv, layer, c, s, bias=c.flag("attention_bias"))
+        inv.add("attn_sinks", layer, s.heads)
+        inv.linear("attn_gate", layer, s.heads * v_dim, s.hidden)
+        if kinds[layer] == "full" if kinds else layer == 0 or (layer - 1) % 4 == 0:
+            cache = replace(cache, index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
+        inv.norm("attn_norm", layer, s.hidden)
+        inv.norm("ffn_norm", layer, s.hidden)
+        for place in ("attn", "ffn"):
+            hyper_connection(inv, layer, place, s.hidden, streams, rows=2 * streams, scales=2)
+        feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
+        if layer == s.layers - 1:
+            hyper_head(inv, s.hidden, streams)
+        return cache
+
+    return decoder(c, s, block, family="hy_v4", experts=x.count, experts_per_token=x.per_token)
+
+
+@family("axk2")
+def axk2(c: Config) -> Architecture:
+    """Query and gate from one projection of twice the rank; norms with a small gate, before the blocks of routed layers."""
+    c = with_defaults(c, "axk2")
+    s = read_shape(c)
+    x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1))
+    rank, nope, rope = c.integer("q_lora_rank"), c.integer("qk_nope_head_dim"), c.integer("qk_rope_head_dim")
+    latent, v_dim, gated = c.integer("kv_lora_rank"), c.integer("v_head_dim"), c.integer("gated_norm_rank")
+    bias = c.flag("attention_bias")
+
+    def norm(inv: Inventory, role: str, layer: int, with_gate: bool) -> None:
+        inv.norm(role, layer, s.hidden)
+        if with_gate:
+            inv.linear(f"{role}_gate_down", layer, gated, s.hidden)
+            inv.linear(f"{role}_gate_up", layer, s.hidden, gated)
+
+    def block(inv: Inventory, layer: int) -> CacheLayer:
+        norm(inv, "attn_norm", layer, True)
+        inv.linear("attn_q_a", layer, rank, s.hidden, bias)
+        inv.norm("attn_q_a_norm", layer, rank)
+        inv.linear("attn_q_b", layer, s.heads * (nope + rope + v_dim), 2 * rank)
+        inv.linear("attn_kv_a_mqa", layer, latent + rope, s.hidden, bias)
+        inv.norm("attn_kv_a_norm", layer, latent)
+        inv.linear("attn_kv_b", layer, s.heads * (nope + v_dim), latent)
+        inv.linear("attn_output", layer, s.hidden, s.heads * v_dim, bias)
+        index = add_indexer(inv, layer, c, s, rank)
+        norm(inv, "ffn_norm", layer, x.sparse[layer])
+        feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
+        return CacheLayer(layer, "latent", s.heads, 1, latent + rope, 0, latent_rank=latent, index_dim=index)
+
+    return decoder(c, s, block, family="axk2", experts=x.count, experts_per_token=x.per_token)
+
+
+@family("mistral_large4_text")
+def mistral_large4(c: Config) -> Architecture:
+    """Latents that later layers may share (`kv_source_layers`); layers without rotary positions cache the latent alone."""
+    c = with_defaults(c, "mistral_large4_text")
+    s = read_shape(c)
+    x = read_experts(c, s)
+    own = indexed_layers(c, s.layers)
+    every = c.integer("no_rope_layer_interval", default=4, high=65536)
+    roped = layer_kinds(c, "no_rope_layers", s.layers) or [(layer + 1) % every != 0 for layer in range(s.layers)]
+    sources = c.integers("kv_source_layers", high=s.layers - 1) if layer_kinds(c, "kv_source_layers", s.layers) else None
+    latent, v_dim = c.integer("kv_lora_rank"), c.integer("v_head_dim")
+    bias = c.flag("attention_bias")
+
+    def block(inv: Inventory, layer: int) -> CacheLayer:
+        source = sources[layer] if sources else layer
+        key = c.integer("qk_nope_head_dim") + c.integer("qk_rope_head_dim")
+        rope = c.integer("qk_rope_head_dim") if roped[layer] else 0
+        inv.norm("attn_norm", layer, s.hidden)
+        inv.linear("attn_q", layer, s.heads * key, s.hidden)
+        inv.add("attn_scale", layer, s.heads)
+        inv.add("attn_scale.bias", layer, s.heads)
+        if source == layer:
+            inv.linear("attn_kv_a_mqa", layer, latent + rope, s.hidden, bias)
+            inv.norm("attn_kv_a_norm", layer, latent)
+        inv.linear("attn_kv_b", layer, s.heads * (key - rope + v_dim), latent)
+        inv.linear("attn_output", layer, s.hidden, s.heads * v_dim, bias)
+        index = _normed_indexer(inv, layer, c, s) if own[layer] else 0
+        inv.norm("ffn_norm", layer, s.hidden)
+        feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
+        if source != layer and not index:
+            return CacheLayer(layer, "shared", s.heads, source=source)
+        held = latent + rope if source == layer else 0
+        return CacheLayer(layer, "latent", s.heads, 1, held, 0, latent_rank=latent, index_dim=index, source=None if held else source)
+
+    return decoder(c, s, block, family="mistral_large4", experts=x.count, experts_per_token=x.per_token)
+
+
+def _normed_indexer(inv: Inventory, layer: int, c: Config, s: Shape) -> int:
+    heads = c.integer("index_n_heads")
+    inv.norm("indexer.q_norm", layer, s.hidden, bias=True)
+    inv.add("indexer.scale", layer, heads)
+    inv.add("indexer.scale.bias", layer, heads)
+    return add_indexer(inv, layer, c, s, s.hidden)
