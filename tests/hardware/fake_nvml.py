@@ -43,7 +43,7 @@ class FakeNvml(ModuleType):
     NVMLError = NVMLError
     nvmlMemory_v2 = 0x2000028
 
-    def __init__(self, *gpus: FakeGpu, errors: dict[str, int] | None = None, old: bool = False, names: dict[int, str] | None = None) -> None:
+    def __init__(self, *gpus: FakeGpu, errors: dict | None = None, old: bool = False, names: dict | None = None) -> None:
         super().__init__("pynvml")
         self.gpus, self.errors, self.old, self.names = gpus, errors or {}, old, names or {}
         self.running = 0

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 from vram_plan.errors import HardwareError
-from vram_plan.hardware import nvml, resolve
+from vram_plan.hardware import local, nvml, resolve
 from vram_plan.hardware.device import Detection
 
 from . import fake_nvml as fake
@@ -32,7 +32,7 @@ def uuid(letter: str) -> str:
 
 
 def a100(*slices: FakeGpu, letter: str = "a") -> FakeGpu:
-    return FakeGpu("NVIDIA A100-SXM4-80GB", 81920 * MIB, 600 * MIB, uuid=uuid(letter), capability=(8, 0), power_mw=400_000, mig=list(slices))
+    return FakeGpu("NVIDIA A100-SXM4-80GB", 81920 * MIB, 600 * MIB, uuid=uuid(letter), capability=(8, 0), mig=list(slices))
 
 
 def mig_slice(profile: str, size_mib: int, letter: str, used: int = 0) -> FakeGpu:
@@ -41,7 +41,8 @@ def mig_slice(profile: str, size_mib: int, letter: str, used: int = 0) -> FakeGp
 
 
 def test_one_card_and_what_holds_its_memory(see):
-    card = FakeGpu(used=1600 * MIB, compute=[process(40, 1200 * MIB), process(41, None)], graphics=[process(40, 1300 * MIB), process(9, 90 * MIB)])
+    compute, graphics = [process(40, 1200 * MIB), process(41, None)], [process(40, 1300 * MIB), process(9, 90 * MIB)]
+    card = FakeGpu(used=1600 * MIB, compute=compute, graphics=graphics)
     device = see(FakeNvml(card, names={40: "/usr/bin/python3 -m vllm", 9: "/usr/lib/xorg/Xorg"})).devices[0]
     assert (device.name, device.vendor, device.uuid) == ("NVIDIA GeForce RTX 4090", "NVIDIA", card.uuid)
     assert (device.total, device.usable) == (24564 * MIB, 24216 * MIB)
@@ -67,9 +68,10 @@ def test_an_old_binding_does_not_know_the_second_memory_structure(see):
 
 
 def test_several_cards_each_with_its_own_row(see):
-    cards = FakeGpu(), FakeGpu("NVIDIA GeForce RTX 4060 Ti", 16380 * MIB, uuid=uuid("b")), FakeGpu("NVIDIA Quantum X9", 7 * GIB, uuid=uuid("c"))
-    found = see(FakeNvml(*cards))
-    assert [device.spec and device.spec.name for device in found.devices] == ["NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4060 Ti 16GB", None]
+    ti, unheard_of = FakeGpu("NVIDIA GeForce RTX 4060 Ti", 16380 * MIB), FakeGpu("NVIDIA Quantum X9", 7 * GIB)
+    found = see(FakeNvml(FakeGpu(), ti, unheard_of))
+    rows = [device.spec and device.spec.name for device in found.devices]
+    assert rows == ["NVIDIA GeForce RTX 4090", "NVIDIA GeForce RTX 4060 Ti 16GB", None]
     assert found.notes == () and found.reason == ""
 
 
@@ -218,6 +220,8 @@ def test_a_shutdown_that_fails_changes_nothing(see):
 
 def test_local_by_name(monkeypatch):
     monkeypatch.setitem(sys.modules, "pynvml", FakeNvml(FakeGpu(), FakeGpu(uuid=uuid("b"))))
+    monkeypatch.setattr(local, "amd_devices", tuple)
+    monkeypatch.setattr(local, "apple_devices", tuple)
     monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
     assert [device.index for device in resolve("local").devices] == [0, 1]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")

@@ -7,7 +7,7 @@ from .catalog import common_gpus
 from .device import Detection, Device, GpuSpec, Process
 from .local import local_devices
 from .names import find_gpu, list_gpus, match_gpu
-from .parse import parse_gpus
+from .parse import device_of, parse_gpus
 from .topology import Topology, topology_of
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "Process",
     "Topology",
     "common_gpus",
+    "device_of",
     "find_gpu",
     "list_gpus",
     "local_devices",

@@ -92,7 +92,10 @@ def raw_names() -> Iterator[tuple[str, list[str], list[str]]]:
         yield row[vendor], [row[name], *filter(None, row[aliases].split(";"))], list(filter(None, row[families].split(";")))
 
 
+@lru_cache(maxsize=1)
 def common_gpus() -> tuple[GpuSpec, ...]:
     """A short list of common cards by usable memory, 8 GB to 192 GB (the rows marked `common`)."""
-    chosen = (spec for spec in catalogue() if spec.common)
+    header, rows = _table()
+    column = header.index("common")
+    chosen = [spec_at(index) for index, row in enumerate(rows) if row[column] == "yes"]
     return tuple(sorted(chosen, key=lambda spec: (spec.usable_bytes or spec.memory_bytes, spec.bandwidth_bytes_per_s)))

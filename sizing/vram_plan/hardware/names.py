@@ -7,125 +7,22 @@ takes the row whose `usual_for` lists it; what is left over with several rows is
 
 from __future__ import annotations
 
-import re
-from collections.abc import Sequence
-from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import UnknownNameError, UsageError
-from .catalog import catalogue, raw_names, spec_at
+from .catalog import catalogue, spec_at
 from .device import GIB, GpuSpec
+from .words import Name, Row, cut, read, rows_with
 
 __all__ = ["Match", "find_gpu", "list_gpus", "match_gpu", "match_local"]
 
 MAX_TEXT: Final = 200
-#: Words that say whose it is and nothing more.
-_VENDORS: Final = {
-    "nvidia": "NVIDIA", "geforce": "NVIDIA", "tesla": "NVIDIA", "jetson": "NVIDIA", "amd": "AMD", "radeon": "AMD",
-    "instinct": "AMD", "intel": "Intel", "apple": "Apple", "google": "Google",
-}  # fmt: skip
-_NOISE: Final = frozenset(
-    "gpu gpus graphics graphic card generation edition corporation hbm2 hbm2e hbm3 hbm3e gddr6 gddr6x gddr7 the".split()
-)
-#: Product lines: may be left out, but must be right when given.
-_LINES: Final = frozenset({"rtx", "gtx", "rx", "arc"})
-_SYNONYMS: Final = {"mobile": "laptop", "notebook": "laptop", "sxm2": "sxm", "sxm3": "sxm", "sxm4": "sxm", "sxm5": "sxm", "sxm6": "sxm"}
-#: What is dropped before a name is cut; `max-q` is one word.
-_DROPPED: Final = re.compile(r"\((?:r|tm)\)|macbook(?: pro| air)?|mac (?:studio|mini|pro)|imac")
-_BREAKS: Final = str.maketrans(dict.fromkeys("()[]{}®™,;:/_-+'\"\t\n\r", " "))
-_SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:gib|gb|g|q)")
-_UNITS: Final = frozenset({"gb", "gib", "g"})
-_JOINED: Final = _UNITS | {"core", "cores"}
-
-
-class _Name(NamedTuple):
-    """A name in pieces. `words` are those that tell; `memory_gb` is what was said of memory."""
-
-    words: frozenset[str]
-    lines: frozenset[str]
-    vendors: frozenset[str]
-    memory_gb: float | None
-
-
 class Match(NamedTuple):
     """The row chosen for a name; the memory that was asked for, in bytes (None: not said); what to tell about the choice."""
 
     spec: GpuSpec
     memory_bytes: int | None
     note: str
-
-
-def _cut(text: str) -> list[str]:
-    return _DROPPED.sub(" ", text.lower()).replace("max-q", "maxq").translate(_BREAKS).split()
-
-
-def _join_units(words: Sequence[str]) -> list[str]:
-    """`80 gb` → `80gb`, `40 core` → `40core`."""
-    out: list[str] = []
-    for word in words:
-        if out and word in _JOINED and out[-1].replace(".", "", 1).isdigit():
-            out[-1] += "core" if word[0] == "c" else word
-        else:
-            out.append(word)
-    return out
-
-
-def _name(words: Sequence[str]) -> _Name:
-    telling, lines, vendors, memory = set(), set(), set(), None
-    for word in words if _JOINED.isdisjoint(words) else _join_units(words):
-        if word in _VENDORS:
-            vendors.add(_VENDORS[word])
-        elif word in _LINES:
-            lines.add(word)
-        elif word[0].isdigit() and (size := _SIZE.fullmatch(word)):
-            memory = float(size[1])
-        elif word not in _NOISE:
-            telling.add(_SYNONYMS.get(word, word))
-    return _Name(frozenset(telling), frozenset(lines), frozenset(vendors), memory)
-
-
-class _Row(NamedTuple):
-    index: int
-    vendor: str
-    own: tuple[str, ...]
-    aliases: tuple[tuple[str, ...], ...]
-    names: tuple[_Name, ...]
-    families: tuple[_Name, ...]
-
-
-@lru_cache(maxsize=1)
-def _rows() -> tuple[tuple[_Row, ...], frozenset[str]]:
-    """Each row's names in words, and every word there is."""
-    rows, known = [], set(_SYNONYMS)
-    for index, (vendor, names, families) in enumerate(raw_names()):
-        cuts = tuple(dict.fromkeys(tuple(_cut(name)) for name in names))
-        family = [_cut(name) for name in families]
-        known.update(*cuts, *family)
-        rows.append(_Row(index, vendor, cuts[0], cuts[1:], tuple(map(_name, cuts)), tuple(map(_name, family))))
-    return tuple(rows), frozenset(known)
-
-
-def _split(word: str, known: frozenset[str]) -> list[str]:
-    """A word run together (`rtx4090`, `m3max64gb`) in known words, the longest first; itself when that cannot be done."""
-    ends: dict[int, list[str]] = {0: []}
-    for stop in range(1, len(word) + 1):
-        for start in range(stop):
-            piece = word[start:stop]
-            if start and word[start - 1].isdigit() and piece[0].isdigit():
-                continue  # a number is one piece
-            fits = piece in known or (piece.endswith(("gb", "gib")) and _SIZE.fullmatch(piece))
-            if start in ends and fits and (stop not in ends or len(ends[start]) + 1 < len(ends[stop])):
-                ends[stop] = [*ends[start], piece]
-    return ends.get(len(word), [word])
-
-
-def _read(text: str) -> tuple[tuple[str, ...], _Name]:
-    known = _rows()[1]
-    words: list[str] = []
-    for word in _cut(text):
-        plain = word in known or word in _UNITS or _SIZE.fullmatch(word) or len(word) > 40
-        words.extend([word] if plain else _split(word, known))
-    return tuple(words), _name(words)
 
 
 def _has_memory(spec: GpuSpec, memory_gb: float | None) -> bool:
@@ -139,10 +36,10 @@ def _has_memory(spec: GpuSpec, memory_gb: float | None) -> bool:
     return any(size is not None and abs(size / GIB - memory_gb) < 0.5 for size in sizes)
 
 
-def _candidates(asked: _Name) -> tuple[list[_Row], list[_Row]]:
+def _candidates(asked: Name) -> tuple[list[Row], list[Row]]:
     """Rows with exactly the words asked for, and all rows that have them."""
     exact, wider = [], []
-    for row in _rows()[0]:
+    for row in rows_with(asked.words):
         if asked.vendors and row.vendor not in asked.vendors:
             continue
         fits = [name for name in (*row.names, *row.families) if asked.words <= name.words and asked.lines <= name.lines]
@@ -166,8 +63,8 @@ def _listed(specs: list[GpuSpec]) -> str:
 def _unknown(text: str) -> UnknownNameError:
     from difflib import get_close_matches
 
-    plain = {"".join(_cut(name)): spec.name for spec in catalogue() for name in (spec.name, *spec.aliases)}
-    near = dict.fromkeys(plain[key] for key in get_close_matches("".join(_cut(text))[:60], plain, n=6, cutoff=0.6))
+    plain = {"".join(cut(name)): spec.name for spec in catalogue() for name in (spec.name, *spec.aliases)}
+    near = dict.fromkeys(plain[key] for key in get_close_matches("".join(cut(text))[:60], plain, n=6, cutoff=0.6))
     hint = f"did you mean {', '.join(list(near)[:3])}? " if near else ""
     return UnknownNameError(f"no GPU is called {_quoted(text)}", hint + "'vram-plan gpus' lists them; '24GB' stands for a nameless card")
 
@@ -177,7 +74,7 @@ def _sizes(specs: list[GpuSpec]) -> str:
     return ", ".join(f"{size / GIB:g}" for size in sorted(sizes))
 
 
-def _usual(rows: list[_Row], asked: _Name) -> _Row | None:
+def _usual(rows: list[Row], asked: Name) -> Row | None:
     for row in rows:
         for family in row.families:
             if family.words == asked.words and family.memory_gb == asked.memory_gb:
@@ -185,26 +82,27 @@ def _usual(rows: list[_Row], asked: _Name) -> _Row | None:
     return None
 
 
-def _others(row: _Row, rows: list[_Row]) -> str:
-    rest = [spec_at(other.index) for other in rows if other is not row]
+def _others(row: Row, rows: list[Row]) -> str:
+    rest = [spec_at(other.place) for other in rows if other is not row]
     return f"; there is also {_listed(rest)}" if rest else ""
 
 
-def _choose(text: str, asked: _Name, exact: list[_Row], wider: list[_Row]) -> tuple[_Row, str]:
+def _choose(text: str, asked: Name, exact: list[Row], wider: list[Row]) -> tuple[Row, str]:
     """The row meant and what to say of it. Raises UsageError when several are equally meant."""
     rows = exact or wider
     if usual := _usual(wider, asked):
-        spec = spec_at(usual.index)
+        spec = spec_at(usual.place)
         alike = exact if len(exact) > 1 else wider
         return usual, f"{text} is taken as {spec.name}: {spec.usual_because}{_others(usual, alike)}"
     if len(rows) == 1:
-        spec = spec_at(rows[0].index)
+        spec = spec_at(rows[0].place)
         plain = bool(exact) and (asked.memory_gb is not None or not any(name.memory_gb for name in rows[0].names))
         return rows[0], "" if plain else f"{text} is taken as {spec.name}"
-    specs = [spec_at(row.index) for row in rows]
+    specs = [spec_at(row.place) for row in rows]
     if all(spec.memory_options for spec in specs) and asked.memory_gb is not None and _one_chip(specs):
-        slowest = min(rows, key=lambda row: spec_at(row.index).fp32_flops or 0.0)
-        return slowest, f"{text} is taken as {spec_at(slowest.index).name}{_others(slowest, rows)}: its memory is the same, its speed is not"
+        slowest = min(rows, key=lambda row: spec_at(row.place).fp32_flops or 0.0)
+        chosen = spec_at(slowest.place).name
+        return slowest, f"{text} is taken as {chosen}{_others(slowest, rows)}: its memory is the same, its speed is not"
     if _one_chip(specs) and specs[0].memory_options:
         raise _which_memory(text, specs)
     raise UsageError(f"{_quoted(text)} could be {_listed(specs)}", "name one of them, with its memory where that tells them apart")
@@ -225,38 +123,39 @@ def match_gpu(text: str) -> Match:
     if not text.strip() or len(text) > MAX_TEXT:
         raise UsageError(f"{_quoted(text)} is not a GPU's name", "for example: 'RTX 4090', 'A100-80GB', 'M3 Max 64GB', '8GB'")
     text = " ".join(text.split())
-    words, asked = _read(text)
+    words, asked = read(text)
     if not asked.words:
         raise _unknown(text)
     if whole := _in_full(words, asked):
-        return _whole_name(spec_at(whole.index), asked)
+        return _whole_name(spec_at(whole.place), asked)
     exact, wider = _candidates(asked)
     if not wider:
         raise _unknown(text)
-    fitting = [[row for row in rows if _has_memory(spec_at(row.index), asked.memory_gb)] for rows in (exact, wider)]
+    fitting = [[row for row in rows if _has_memory(spec_at(row.place), asked.memory_gb)] for rows in (exact, wider)]
     if not fitting[1]:
-        sold = _sizes([spec_at(row.index) for row in exact or wider])
-        raise UnknownNameError(f"no {_quoted(text)}: that GPU comes with {sold} GB", f"'{asked.memory_gb:g}GB' stands for a nameless card of that size")
+        sold = _sizes([spec_at(row.place) for row in exact or wider])
+        hint = f"'{asked.memory_gb:g}GB' stands for a nameless card of that size"
+        raise UnknownNameError(f"no {_quoted(text)}: that GPU comes with {sold} GB", hint)
     return _answer(text, asked, *_choose(text, asked, *fitting))
 
 
-def _in_full(words: tuple[str, ...], asked: _Name) -> _Row | None:
+def _in_full(words: tuple[str, ...], asked: Name) -> Row | None:
     """The row whose own name this is, or whose alias, when no other row shares it and it is no family's name."""
-    rows = _rows()[0]
+    rows = rows_with(words)
     if own := [row for row in rows if words == row.own]:
         return own[0]
     shared = [row for row in rows if words in row.aliases]
     return shared[0] if len(shared) == 1 and not _usual(shared, asked) else None
 
 
-def _whole_name(spec: GpuSpec, asked: _Name) -> Match:
+def _whole_name(spec: GpuSpec, asked: Name) -> Match:
     """A row's own full name: GH200's says the CPU's memory, a Mac's says none and means the largest."""
     memory = asked.memory_gb if asked.memory_gb and _has_memory(spec, asked.memory_gb) else None
-    return _answer(spec.name, _Name(asked.words, asked.lines, asked.vendors, memory), None, "", spec)
+    return _answer(spec.name, Name(asked.words, asked.lines, asked.vendors, memory), None, "", spec)
 
 
-def _answer(text: str, asked: _Name, row: _Row | None, note: str, spec: GpuSpec | None = None) -> Match:
-    found = spec or spec_at(row.index if row else 0)
+def _answer(text: str, asked: Name, row: Row | None, note: str, spec: GpuSpec | None = None) -> Match:
+    found = spec or spec_at(row.place if row else 0)
     memory = round(asked.memory_gb * GIB) if asked.memory_gb is not None and found.unified else None
     several = len(found.memory_options) > 1 or (found.unified and found.vendor == "AMD")
     if memory is None and several:
@@ -277,23 +176,28 @@ def match_local(name: str, total_bytes: int) -> GpuSpec | None:
 
     A card with more memory than any row of its name (a rebuilt 48 GB RTX 4090) keeps the rates of its name.
     """
-    words, asked = _read(name[:MAX_TEXT])
+    words, asked = read(name[:MAX_TEXT])
     if not asked.words:
         return None
-    in_full = _in_full(words, asked)
     exact, wider = _candidates(asked)
-    specs = [spec_at(row.index) for row in ([in_full] if in_full else []) + (exact or wider)]
-    near = [spec for spec in specs if abs(spec.memory_bytes - total_bytes) <= 0.12 * spec.memory_bytes or total_bytes in spec.memory_options]
+    in_full = _in_full(words, asked)
+    specs = [spec_at(row.place) for row in ([in_full] if in_full else exact or wider)]
+    near = [spec for spec in specs if _about(spec, total_bytes)]
     return min(near or specs, key=lambda spec: spec.bandwidth_bytes_per_s, default=None)
+
+
+def _about(spec: GpuSpec, total_bytes: int) -> bool:
+    """Whether a driver's total can be this row's memory: within an eighth (ECC takes a sixteenth), or a size it comes in."""
+    return abs(spec.memory_bytes - total_bytes) * 8 <= spec.memory_bytes or total_bytes in spec.memory_options
 
 
 def list_gpus(query: str = "") -> tuple[GpuSpec, ...]:
     """The rows whose name or alias has every word of the query (and its memory, `24GB`); all of them without one."""
     if not query.strip():
         return catalogue()
-    wanted = _cut(query[:MAX_TEXT])
-    asked = _read(query[:MAX_TEXT])[1]
-    by_rule = {row.index for row in _candidates(asked)[1] if _has_memory(spec_at(row.index), asked.memory_gb)}
+    wanted = cut(query[:MAX_TEXT])
+    asked = read(query[:MAX_TEXT])[1]
+    by_rule = {row.place for row in _candidates(asked)[1] if _has_memory(spec_at(row.place), asked.memory_gb)}
 
     def shown(index: int, spec: GpuSpec) -> bool:
         plain = " ".join((spec.name, spec.vendor, *spec.aliases)).lower()

@@ -11,13 +11,16 @@ import re
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from types import ModuleType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import HardwareError
 from .device import Detection, Device, GpuSpec, Process
 from .names import match_local
 from .unified import available_memory, system_memory
 from .visible import Gpu, visible_devices
+
+if TYPE_CHECKING:
+    from ..models.architecture import Basis
 
 __all__ = ["nvidia_devices"]
 
@@ -41,13 +44,14 @@ _FOUR_SLICES: Final = re.compile(r"\bA30\b|\bRTX PRO\b")
 def _library() -> ModuleType | None:
     """The NVML binding; None when it is not installed. Raises HardwareError for another package of the same name."""
     try:
-        import pynvml
+        import pynvml  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return None
     missing = [name for name in _NEEDED if not hasattr(pynvml, name)]
     if missing:
         raise HardwareError(f"the installed pynvml is not NVIDIA's: it lacks {missing[0]}", _WRONG_PACKAGE)
-    return pynvml
+    library: ModuleType = pynvml
+    return library
 
 
 class _Nvml:
@@ -117,30 +121,41 @@ def _start(library: Any) -> str:
         if code in (_LIBRARY_NOT_FOUND, _DRIVER_NOT_LOADED):
             return "no NVIDIA driver" if code == _LIBRARY_NOT_FOUND else "the NVIDIA driver is not loaded"
         if code == _VERSION_MISMATCH:
-            raise HardwareError("the NVIDIA driver and its library are of different versions", "restart the machine, or reload the nvidia module") from None
+            hint = "restart the machine, or reload the nvidia module"
+            raise HardwareError("the NVIDIA driver and its library are of different versions", hint) from None
         if code == _NO_PERMISSION:
-            raise HardwareError("no permission to ask the NVIDIA driver", "check the rights of /dev/nvidia*, or the container's GPU settings") from None
-        raise HardwareError(f"the NVIDIA driver does not answer: {error}", "see whether nvidia-smi works; --gpu plans for a named card") from None
+            hint = "check the rights of /dev/nvidia*, or the container's GPU settings"
+            raise HardwareError("no permission to ask the NVIDIA driver", hint) from None
+        hint = "see whether nvidia-smi works; --gpu plans for a named card"
+        raise HardwareError(f"the NVIDIA driver does not answer: {error}", hint) from None
     return ""
 
 
-def _memory_of(nvml: _Nvml, handle: Any, name: str, spec: GpuSpec | None) -> dict[str, Any] | None:
-    """The memory fields of a device: the driver's figures, the system's for unified memory, the catalogue's at worst."""
+class _Memory(NamedTuple):
+    total: int
+    usable: int
+    free: int | None
+    basis: Basis
+    note: str
+    unified: bool = False
+
+
+def _memory_of(nvml: _Nvml, handle: Any, name: str, spec: GpuSpec | None) -> _Memory | None:
+    """A device's memory: the driver's figures, the system's for unified memory, the catalogue's at worst."""
     if memory := nvml.memory(handle):
         total, reserved, free = memory
         usable = max(total - reserved, free)
-        note = f"as the driver reports now; {reserved >> 20} MiB of the total are its own" if reserved else "as the driver reports now"
-        return {"total": total, "usable": usable, "free": free, "used_by_others": usable - free, "basis": "measured", "note": note}
+        own = f"; {reserved >> 20} MiB of the total are its own" if reserved else ""
+        return _Memory(total, usable, free, "measured", "as the driver reports now" + own)
     if spec is not None and not spec.unified:
         usable = spec.usable_bytes or spec.memory_bytes
         note = "the driver does not say how much memory there is: the catalogue's figure, nothing known of what is free"
-        return {"total": spec.reported_bytes or spec.memory_bytes, "usable": usable, "free": None, "basis": "fallback", "note": note}
-    total = system_memory()
-    if not total:
+        return _Memory(spec.reported_bytes or spec.memory_bytes, usable, None, "fallback", note)
+    if not (total := system_memory() or 0):
         return None
     free = min(available_memory() or total, total)
     note = f"{name} shares the system's memory, so the driver reports none of its own: the system's figures"
-    return {"total": total, "usable": total, "free": free, "used_by_others": total - free, "unified": True, "basis": "measured", "note": note}
+    return _Memory(total, total, free, "measured", note, unified=True)
 
 
 def _device(nvml: _Nvml, handle: Any, driver: str | None, parent: Any = None, parent_spec: GpuSpec | None = None) -> Device | None:
@@ -152,9 +167,12 @@ def _device(nvml: _Nvml, handle: Any, driver: str | None, parent: Any = None, pa
     if memory is None:
         return None
     physical = handle if parent is None else parent
+    used = memory.usable - (memory.usable if memory.free is None else memory.free)
     return Device(
-        name=name, index=0, spec=spec, vendor="NVIDIA", uuid=nvml.text("nvmlDeviceGetUUID", handle), driver=driver,
-        compute_capability=nvml.capability(physical), power_limit_w=nvml.power_w(physical), processes=nvml.processes(handle), **memory,
+        name, 0, memory.total, memory.usable, memory.free, used_by_others=used, spec=spec, vendor="NVIDIA",
+        unified=memory.unified, uuid=nvml.text("nvmlDeviceGetUUID", handle), driver=driver,
+        compute_capability=nvml.capability(physical), power_limit_w=nvml.power_w(physical), processes=nvml.processes(handle),
+        basis=memory.basis, note=memory.note,
     )  # fmt: skip
 
 
@@ -181,7 +199,8 @@ def _gpu(nvml: _Nvml, index: int, driver: str | None) -> tuple[Gpu, str]:
         if (nvml.ask("nvmlDeviceGetMigMode", handle) or (0, 0))[0] == 1:
             total = (nvml.memory(handle) or (0, 0, 0))[0]
             slices = tuple(_slices(nvml, handle, driver, match_local(name, total)))
-            return Gpu(uuid, None, slices, name), "" if slices else f"GPU {index} ({name}) is in MIG mode and has no slices: nothing can run on it"
+            empty = f"GPU {index} ({name}) is in MIG mode and has no slices: nothing can run on it"
+            return Gpu(uuid, None, slices, name), "" if slices else empty
         device = _device(nvml, handle, driver)
         return Gpu(uuid, device, (), name), "" if device else f"GPU {index} ({name}) does not say how much memory it has: left out"
     except nvml.library.NVMLError as error:

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Final
 
 from ..errors import UsageError
 from .device import GIB, Detection, Device, GpuSpec
-from .names import Match, match_gpu
+from .names import match_gpu
 from .unified import usable_of
 
 if TYPE_CHECKING:
     from ..models.architecture import Basis
 
-__all__ = ["parse_gpus"]
+__all__ = ["device_of", "parse_gpus"]
 
 #: An NVL72 rack is the largest machine whose GPUs work as one.
 MAX_PER_NODE: Final = 72
@@ -42,7 +42,8 @@ def _quoted(text: str) -> str:
 
 
 def _usage(text: str, why: str) -> UsageError:
-    return UsageError(f"--gpu {_quoted(text)}: {why}", "for example: 'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB, local")
+    examples = "for example: 'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB, local"
+    return UsageError(f"--gpu {_quoted(text)}: {why}", examples)
 
 
 def _nameless(text: str) -> Device | None:
@@ -57,9 +58,9 @@ def _nameless(text: str) -> Device | None:
     return Device(f"GPU {memory / GIB:g} GiB", 0, memory, memory, memory, basis="formula", note=note)
 
 
-def _named(match: Match) -> Device:
-    spec = match.spec
-    total, usable, note = _unified(spec, match.memory_bytes) if spec.unified else _discrete(spec)
+def device_of(spec: GpuSpec, memory_bytes: int | None = None) -> Device:
+    """A catalogue row as a device with nothing else running. `memory_bytes`: the configuration of a unified memory."""
+    total, usable, note = _unified(spec, memory_bytes) if spec.unified else _discrete(spec)
     name = f"{spec.name}, {total / GIB:g} GB" if spec.unified else spec.name
     return Device(
         name, 0, total, usable, usable, spec=spec, vendor=spec.vendor, unified=spec.unified,
@@ -100,7 +101,7 @@ def _group(text: str, whole: str) -> tuple[list[Device], str]:
     if device := _nameless(name):
         return [device] * count, ""
     match = match_gpu(name)
-    device, per_card = _named(match), match.spec.gpus_per_card
+    device, per_card = device_of(match.spec, match.memory_bytes), match.spec.gpus_per_card
     note = match.note
     if per_card > 1:
         note = f"{note or name}: each card is {per_card} GPUs of {device.total / GIB:.0f} GB to software".lstrip(": ")

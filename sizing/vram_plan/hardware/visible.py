@@ -46,7 +46,8 @@ def _named(entry: str, gpus: Sequence[Gpu]) -> Device | None:
 def _order_note(entries: Sequence[str], gpus: Sequence[Gpu], environ: Mapping[str, str]) -> list[str]:
     mixed = len({gpu.name for gpu in gpus}) > 1
     if mixed and environ.get("CUDA_DEVICE_ORDER") != "PCI_BUS_ID" and any(entry.isdigit() for entry in entries):
-        return ["the numbers in CUDA_VISIBLE_DEVICES are read in PCI order; CUDA counts the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID"]
+        order = "CUDA counts the fastest first unless CUDA_DEVICE_ORDER=PCI_BUS_ID"
+        return [f"the numbers in CUDA_VISIBLE_DEVICES are read in PCI order; {order}"]
     return []
 
 
