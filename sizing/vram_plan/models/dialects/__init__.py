@@ -42,6 +42,7 @@ _MODULES = (
     "multimodal",
     "multimodal_merged",
     "multimodal_audio",
+    "multimodal_bridged",
 )
 _loaded = False
 

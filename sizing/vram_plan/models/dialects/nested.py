@@ -30,6 +30,7 @@ def read_text(
     *,
     tied: bool = False,
     inner_tie: bool = False,
+    own_tie: bool = False,
     fixed: bool = False,
     absent: Mapping[str, Any] | None = None,
     keys: tuple[str, ...] = ("text_config", "llm_config", "language_config"),
@@ -38,7 +39,7 @@ def read_text(
 
     It is under one of `keys`, or lies flat beside the tower's config; where it is nowhere, `absent` is what the
     class fills in. `kind` is its type where none is named, or always when `fixed`. `tied` is the outer class's
-    default; with `inner_tie` the nested flag ties too. The outer config decides head and dtype, as in transformers.
+    default; with `inner_tie` the nested flag ties too, with `own_tie` it alone does. The outer config decides head and dtype, as in transformers.
     """
     inner = c.section(*keys)
     if inner is None:
@@ -50,8 +51,9 @@ def read_text(
     raw = dict(inner.raw)
     raw["model_type"] = named
     raw["architectures"] = _head(c, inner)
-    tie = c.flag("tie_word_embeddings", default=tied)
-    raw["tie_word_embeddings"] = tie or (inner_tie and inner.flag("tie_word_embeddings"))
+    if not own_tie:
+        tie = c.flag("tie_word_embeddings", default=tied)
+        raw["tie_word_embeddings"] = tie or (inner_tie and inner.flag("tie_word_embeddings"))
     dtype = c.text("dtype", "torch_dtype") or inner.text("dtype", "torch_dtype")
     raw["dtype"] = dtype or None
     view = Config(raw, inner.where)
