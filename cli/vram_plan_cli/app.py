@@ -90,7 +90,10 @@ def plan(
     kv_v: Annotated[str | None, typer.Option("--kv-v", help="As --kv, for V alone.", show_default=False)] = None,
     parallel: Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")] = 1,
     engine: Annotated[str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)] = None,
-    gpu: Annotated[str, typer.Option("--gpu", help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB, or local.")] = "local",
+    gpu: Annotated[
+        str | None,
+        typer.Option("--gpu", help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB. Default: this machine's.", show_default=False),
+    ] = None,
     tp: Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)] = None,
     pp: Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)] = None,
     ep: Annotated[bool, typer.Option("--ep", help="Expert parallelism.")] = False,
@@ -108,7 +111,7 @@ def plan(
 
     loaded = _load(model, offline or _offline_wanted())
     answer = vp.plan(
-        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu, sequences=parallel, kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v,
+        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel, kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v,
         tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload, prompt=prompt, output=output,
         options=parse_settings(setting or []),
     )  # fmt: skip

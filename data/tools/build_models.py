@@ -20,15 +20,15 @@ from vram_plan_data.folding import folded  # noqa: E402
 DROP = re.compile(
     r"(_token_id|_token_index|_token_ids|_ids|dropout|_pdrop|_drop|_eps|_epsilon|initializer|_init|_std|_factor|_coef|_scale|_scaling|multiplier|temperature|top_p)$"
     r"|^(transformers_version|auto_map|id2label|label2id|use_cache|pad_token|bos_token|eos_token|_name_or_path|task_specific_params|"
-    r"rope_theta|rope_local_base_freq|activation_function|hidden_act|hidden_activation|finetuning_task|return_dict|output_.*|prefix|"
+    r"activation_function|hidden_act|hidden_activation|finetuning_task|return_dict|output_.*|prefix|"
     r"pruned_heads|problem_type|sep_token_id|min_length|max_length|num_beams.*|length_penalty|no_repeat.*|repetition.*|do_sample|early_stopping|"
     r"torchscript|use_bfloat16|tf_legacy_loss|suppress_tokens|begin_suppress_tokens|forced_.*|scoring_func|topk_method|norm_topk_prob|"
-    r"rotary_pct|rotary_emb_base|seq_aux|aux_loss_alpha|router_aux.*|router_jitter.*|mask_.*|apply_spec_augment|_attn_implementation.*|"
+    r"seq_aux|aux_loss_alpha|router_aux.*|router_jitter.*|mask_.*|apply_spec_augment|_attn_implementation.*|"
     r"final_logit_softcapping|attn_logit_softcapping|query_pre_attn_scalar|image_token.*|video_token.*|audio_token.*|vision_.*_token.*|"
     r"bad_words_ids|typical_p|encoder_no_repeat.*|diversity_penalty|remove_invalid_values|exponential_decay.*|is_decoder_only|license|"
     r"chunk_size_feed_forward|cross_attention_hidden_size|tokenizer_class|decoder_start_token_id|sampling_rate|gradient_checkpointing)$"
 )
-KEEP = {"rope_scaling", "routed_scaling_factor", "mlp_expansion_factor", "num_token_ids", "shared_expert_gating", "downsample_factor", "scale_factor"}
+KEEP = {"rope_scaling", "partial_rotary_factor", "rotary_pct", "routed_scaling_factor", "mlp_expansion_factor", "num_token_ids", "shared_expert_gating", "downsample_factor", "scale_factor"}
 MAX_FACTORS = 4
 
 

@@ -35,7 +35,7 @@ def plan(
     bits: int | None = None,
     quant: str | None = None,
     engine: str | None = None,
-    gpus: str | Sequence[Device] | None = None,
+    gpus: str | Sequence[Device] | Detection | None = None,
     sequences: int = 1,
     kv_type: str | None = None,
     kv_type_k: str | None = None,
@@ -53,7 +53,8 @@ def plan(
 
     `model` is a loaded Model or the text `load` takes. `context` (tokens of one sequence, "16k" too) defaults to 8k
     or the trained context if that is shorter. `bits` or `quant` choose the number format, the checkpoint's own by
-    default. `gpus` is a text ("2x RTX 3090", "8GB"), devices, "local" for this machine's, or None for no verdict.
+    default. `gpus` is a text ("2x RTX 3090", "8GB"), devices, what `local_devices` found, "local" for this machine's,
+    or None for no verdict.
     On a loaded model and anything but "local" nothing is read or asked: pure, deterministic, thread-safe.
 
     Raises UsageError for values that cannot be meant, ModelError where the model cannot be had, HubError,
@@ -142,12 +143,19 @@ def _with(work: Work, *, context: int | None = None, sequences: int | None = Non
     )  # fmt: skip
 
 
-def _machine(gpus: str | Sequence[Device] | None) -> Detection:
+def _machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
     if gpus is None:
-        return Detection((), ())
-    if isinstance(gpus, str):
-        return resolve(gpus)
-    return Detection(tuple(gpus), ())
+        return Detection()
+    if isinstance(gpus, Detection):
+        return gpus
+    if not isinstance(gpus, str):
+        return Detection(tuple(gpus))
+    return resolve(gpus) if gpus.strip().lower() == "local" else _named(gpus)
+
+
+@lru_cache(maxsize=256)
+def _named(gpus: str) -> Detection:
+    return resolve(gpus)
 
 
 def _free(device: Device) -> int:

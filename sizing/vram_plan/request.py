@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from .engines import Work, engine_module, engine_name
 from .errors import UnknownNameError, UsageError
-from .formats import Format, find_format, format_for_bits
+from .formats import Format, find_format, for_engine, format_for_bits
 from .formats.cache_types import cache_type
 from .models.model import Model
 from .plan import Note
@@ -92,21 +92,24 @@ def _context(model: Model, context: int | str | None) -> tuple[int, tuple[Note, 
 def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> tuple[Format, tuple[Note, ...]]:
     own = _stored(model)
     if quant is not None:
-        return find_format(quant), ()
-    if bits is None or (own.bits == bits and (engine in _GGUF_ENGINES) == (own.family == "gguf")):
-        return _own_format(own, engine)
-    if bits == 4 and own.name == "MXFP4":
+        return for_engine(find_format(quant), engine), ()
+    if bits is None or (width(own) == bits and (model.is_gguf or own.family == "scheme")):
         return _own_format(own, engine)
     chosen = format_for_bits(bits, engine)
-    return chosen, (Note("info", f"{bits} bits on {engine} is {chosen.name}"),)
+    return chosen, (Note("info", f"{bits} bits on {engine}: {chosen.name}, its usual format"),)
+
+
+def width(format: Format) -> int:
+    """The nominal bits of a format: what is over in a real one are block scales and tensors left wider."""
+    return int(format.bits_per_weight)
 
 
 def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
     """The checkpoint's own format as the engine holds it: GGUF engines have no FP8, and their MXFP4 is a mix."""
-    if engine not in _GGUF_ENGINES or own.family in ("gguf", "dtype"):
-        return own, (Note("info", f"format not given: {own.name}, as the checkpoint is stored"),)
-    near = {"MXFP4": "MXFP4_MOE"}.get(own.name) or {4: "Q4_K_M", 8: "Q8_0"}.get(own.bits, "BF16")
-    return find_format(near), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
+    if engine not in _GGUF_ENGINES or own.family != "scheme":
+        return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as the checkpoint is stored"),)
+    near = "MXFP4_MOE" if own.name == "MXFP4" else {4: "Q4_K_M", 8: "Q8_0"}.get(width(own), "BF16")
+    return for_engine(find_format(near), engine), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
 
 
 @lru_cache(maxsize=256)

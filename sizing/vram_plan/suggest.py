@@ -7,8 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from .engines import Work, engine_module
-from .errors import VramPlanError
-from .formats import find_format
+from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .models.model import Model
 from .units import format_gib
@@ -28,13 +27,12 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
     if not devices:
         fitting = [spec.name for spec in common_gpus() if headroom(model, work, (device_of(spec),)) >= 0]
         return (f"fits one of: {', '.join(fitting[:6])}",) if fitting else ("fits no single common GPU: name several with --gpu",)
-    changes = [
+    here = [
         *_quantised_cache(model, work, devices, headroom),
-        *_shorter_context(model, work, devices, headroom),
+        *_shorter_context(model, work, devices),
         *_smaller_format(model, work, devices, headroom),
-        *_larger_gpu(model, work, devices, headroom),
     ]
-    return tuple(changes)
+    return (*(here or _smaller_and_shorter(model, work, devices)), *_larger_gpu(model, work, devices, headroom))
 
 
 def _total(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
@@ -52,25 +50,34 @@ def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], head
     return [f"--kv {small}: {format_gib(_total(model, changed, devices))}, half the KV cache"]
 
 
-def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], option: str = "") -> list[str]:
     from .planner import longest_context
 
     longest = longest_context(model, work, devices)
     if longest is None or longest < _SHORTEST or longest >= work.context:
         return []
     tokens = longest // 1024 * 1024
-    return [f"--ctx {tokens // 1024}k: {format_gib(_total(model, replace(work, context=tokens), devices))}"]
+    return [f"{option}--ctx {tokens // 1024}k: {format_gib(_total(model, replace(work, context=tokens), devices))}"]
+
+
+def _smaller_formats(work: Work) -> list[Work]:
+    formats = (for_engine(find_format(name), work.engine) for name in _SMALLER[work.engine in ("ollama", "llama.cpp")])
+    return [replace(work, format=format) for format in formats if format.bits_per_weight < work.format.bits_per_weight]
 
 
 def _smaller_format(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
-    for name in _SMALLER[work.engine in ("ollama", "llama.cpp")]:
-        try:
-            format = find_format(name)
-            changed = replace(work, format=format)
-            if format.bits_per_weight < work.format.bits_per_weight and headroom(model, changed, devices) >= 0:
-                return [f"--quant {name}: {format_gib(_total(model, changed, devices))}"]
-        except VramPlanError:
-            continue
+    for changed in _smaller_formats(work):
+        if headroom(model, changed, devices) >= 0:
+            return [f"--quant {changed.format.name}: {format_gib(_total(model, changed, devices))}"]
+    return []
+
+
+def _smaller_and_shorter(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
+    """Where no one change is enough: the widest format that leaves room for some context."""
+    for changed in _smaller_formats(work):
+        found = _shorter_context(model, changed, devices, f"--quant {changed.format.name} ")
+        if found:
+            return found
     return []
 
 

@@ -39,7 +39,7 @@ class Weights:
 @lru_cache(maxsize=256)
 def weights_of(model: Model, format: Format) -> Weights:
     """The sums for a format; the checkpoint's own format takes its header's tensors."""
-    own = format.name == model.stored_format
+    own = format.name == model.stored_format and (model.is_gguf or format.family != "gguf")
     tensors = model.tensors if own else apply_format(model.architecture, format)
     layers, experts = defaultdict(int), defaultdict(int)
     sums = dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)

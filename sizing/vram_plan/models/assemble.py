@@ -64,6 +64,7 @@ def _model(
         is_gguf=found.gguf is not None,
         ollama_tag=ollama_tag,
         quantization=found.quantization,
+        config=found.config,
         notes=notes,
     )
 

@@ -35,7 +35,8 @@ class Model:
 
     `tensors` are the weights with the number format each is stored in; `stored_format` names that format as a
     whole. `stored_bytes` is the exact sum of the file headers when they were read, else None. `basis` is `exact`
-    when the weights come from a header, `formula` from a config of a known family, else `fallback`.
+    when the weights come from a header, `formula` from a config of a known family, else `fallback`. `config` is the
+    config as found, for rules of engines that hang on more than the architecture (rope tables).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Model:
     is_gguf: bool = False
     ollama_tag: str | None = None
     quantization: Mapping[str, object] | None = None
+    config: Mapping[str, object] | None = None
     notes: tuple[str, ...] = ()
 
     def __hash__(self) -> int:

@@ -1,0 +1,122 @@
+"""The command: exit codes, one line on stderr, JSON, and the screens people read."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from vram_plan_cli.app import main
+
+
+class Result:
+    def __init__(self, code: int, out: str, err: str) -> None:
+        self.code, self.out, self.err = code, out, err
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*args: str) -> Result:
+        with pytest.raises(SystemExit) as caught:
+            main(list(args))
+        captured = capsys.readouterr()
+        return Result(caught.value.code or 0, captured.out, captured.err)
+
+    return call
+
+
+def test_the_main_job(run) -> None:
+    result = run("llama3-8b", "--ctx", "16k", "--bits", "4", "--gpu", "RTX 4060")
+    assert result.code == 0 and result.err == ""
+    assert "Q4_K_M" in result.out and "16,384 tokens" in result.out and "2.00 GiB" in result.out
+    assert max(len(line) for line in result.out.splitlines()) <= 80
+    assert len(result.out.splitlines()) <= 30
+
+
+def test_plan_may_be_said_or_left_out(run) -> None:
+    short = run("llama3-8b", "--gpu", "24GB", "--json")
+    assert run("plan", "llama3-8b", "--gpu", "24GB", "--json").out == short.out
+    assert run("--gpu", "24GB", "llama3-8b", "--json").out == short.out
+    assert json.loads(short.out)["schema"] == "vram-plan/1"
+
+
+def test_explain_writes_the_formulas_out(run) -> None:
+    out = run("llama3-8b", "--ctx", "8k", "--bits", "4", "--gpu", "8GB", "--explain").out
+    for heading in ("Parameters", "Weights as Q4_K_M", "KV cache", "Verdict"):
+        assert heading in out
+    assert "8,030,261,248" in out and "8 heads × (128 K + 128 V)" in out
+
+
+def test_check_exits_1_when_it_does_not_fit(run) -> None:
+    assert run("llama3-70b", "--bits", "4", "--gpu", "RTX 4060", "--check").code == 1
+    assert run("llama3-8b", "--bits", "4", "--gpu", "RTX 4090", "--check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "words"),
+    [
+        (("lama3",), 3, ("llama3-8b",)),
+        (("qwen3-vl",  "--ctx", "x"), 2, ("16k",)),
+        (("gpt-4",), 3, ("not published", "gpt-oss")),
+        (("claude-3-opus",), 3, ("not published",)),
+        (("codellama-x", ), 3, ()),
+        (("./nowhere.gguf",), 3, ("nowhere.gguf",)),
+        (("llama3-8b", "--bits", "7"), 2, ("4",)),
+        (("llama3-8b", "--quant", "Q4_X_M"), 2, ("Q4_K_M",)),
+        (("llama3-8b", "--engine", "vlm"), 2, ("vllm",)),
+        (("llama3-8b", "--gpu", "RTX 9999"), 2, ()),
+        (("llama3-8b", "--set", "novalue"), 2, ("--set",)),
+        (("llama3-8b", "--set", "wrong=1", "--gpu", "8GB"), 2, ("wrong",)),
+        (("llama3-8b", "--frobnicate"), 2, ("frobnicate",)),
+        (("models", "nothing-has-this-name"), 2, ()),
+    ],
+)  # fmt: skip
+def test_errors_are_one_line_with_the_documented_code(run, args: tuple[str, ...], code: int, words: tuple[str, ...]) -> None:
+    result = run(*args)
+    assert result.code == code
+    assert result.out == "" and len(result.err.strip().splitlines()) == 1 and "Traceback" not in result.err
+    for word in words:
+        assert word in result.err
+
+
+def test_json_errors_are_json_on_stdout_too(run) -> None:
+    result = run("lama3", "--json")
+    error = json.loads(result.out)["error"]
+    assert result.code == 3 and error["code"] == "model_not_found" and error["hint"]
+
+
+def test_a_family_name_gets_the_list(run) -> None:
+    result = run("codellama-")
+    assert result.code in (0, 3)
+    result = run("nemotron")
+    assert result.code == 3 and "," in result.err
+
+
+@pytest.mark.parametrize("command", ["models", "gpus", "formats"])
+def test_lists_print_rows_and_json(run, command: str) -> None:
+    assert len(run(command).out.splitlines()) > 20
+    rows = json.loads(run(command, "--json").out)
+    assert len(rows) > 20 and all(row["name"] for row in rows)
+
+
+def test_lists_take_a_query(run) -> None:
+    assert "Q4_K_M" in run("formats", "q4_k").out
+    assert "4090" in run("gpus", "4090").out
+    assert "llama3-8b" in run("models", "llama 3").out
+
+
+def test_hardware_says_what_there_is_or_why_not(run) -> None:
+    result = run("hardware")
+    assert result.code == 0 and result.out.strip()
+    assert isinstance(json.loads(run("hardware", "--json").out)["devices"], list)
+
+
+def test_nothing_generic_is_imported_before_it_is_needed() -> None:
+    import subprocess
+    import sys
+
+    code = "import vram_plan_cli.app, sys; print([m for m in ('torch','huggingface_hub','pynvml','rich.console','vram_plan.planner') if m in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -1,0 +1,22 @@
+"""What `import vram_plan` promises."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import vram_plan as vp
+
+
+def test_all_names_exist_and_are_sorted() -> None:
+    assert vp.__all__ == sorted(vp.__all__, key=lambda name: (name.islower(), name))
+    assert set(vp.__all__) == set(vp._HOME_OF)
+    for name in vp.__all__:
+        assert getattr(vp, name) is not None
+
+
+def test_importing_it_is_light() -> None:
+    heavy = "torch", "huggingface_hub", "pynvml", "rich", "typer", "tomllib"
+    code = f"import vram_plan as v, sys; v.plan(v.load('llama3-8b'), context='16k', bits=4, gpus='RTX 4060'); print([m for m in {heavy!r} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
