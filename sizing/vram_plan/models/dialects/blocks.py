@@ -138,7 +138,7 @@ def attention(
 
 def latent_attention(inv: Inventory, layer: int, c: Config, s: Shape, *, bias: bool = False) -> CacheLayer:
     """Multi-head latent attention (DeepSeek-V2): K and V come from one latent, which alone is cached."""
-    rank, rope = c.integer("kv_lora_rank"), c.integer("qk_rope_head_dim")
+    rank, rope = c.integer("kv_lora_rank"), c.integer("qk_rope_head_dim", low=0)
     nope, v_dim = c.integer("qk_nope_head_dim"), c.integer("v_head_dim")
     q_rank = c.optional("q_lora_rank")
     if q_rank:
