@@ -31,6 +31,8 @@ _MODULES = (
     "latent_more",
     "moe_windowed",
     "moe_special",
+    "moe_convolved",
+    "moe_seq2seq",
     "recurrent",
     "hybrid",
     "nemotron_h",

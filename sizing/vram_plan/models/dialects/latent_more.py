@@ -14,7 +14,7 @@ from .deepseek import add_indexer, indexed_layers
 from .deepseek_v4 import hyper_connection, hyper_head
 from .moe_defaults import with_defaults
 from .registry import family
-from .routed import Style, dense_prefix, feed_forward, layer_kinds, read_experts
+from .routed import Style, dense_prefix, feed_forward, first_number, layer_kinds, read_experts
 
 
 @family("longcat_flash")
@@ -145,3 +145,42 @@ def _normed_indexer(inv: Inventory, layer: int, c: Config, s: Shape) -> int:
     inv.add("indexer.scale", layer, heads)
     inv.add("indexer.scale.bias", layer, heads)
     return add_indexer(inv, layer, c, s, s.hidden)
+
+
+#: What dots.note's window layers have instead of the model's numbers; a config says so with `swa_` before the key.
+_NEAR = {
+    "num_attention_heads": 64, "q_lora_rank": 1024, "kv_lora_rank": 1024, "head_dim": 256, "qk_nope_head_dim": 192, "v_head_dim": 128,
+}  # fmt: skip
+
+
+@family("dots3_note_text")
+def dots3_note(c: Config) -> Architecture:
+    """DSA layers and, three of four, windows over a wider latent with fewer heads; a gate a head."""
+    c = with_defaults(c, "dots3_note_text")
+    s = read_shape(c)
+    shared = c.integer("moe_shared_expert_intermediate_size", "shared_experts_intermediate_size", default=1536, low=0)
+    x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1), shared=shared * first_number(c, "n_shared_experts", default=1))
+    near = {key: c.integer(f"swa_{key}", default=value) for key, value in _NEAR.items()}
+    near["qk_rope_head_dim"] = c.integer("swa_qk_rope_head_dim", default=max(near["head_dim"] - near["qk_nope_head_dim"], 1))
+    window = c.integer("sliding_window", "sliding_window_size", default=512)
+    kinds = layer_kinds(c, "layer_types", s.layers)
+    slide = c.flag("use_sliding_window", default=True)
+    sparse_attention = c.flag("use_dsa", default=True)
+
+    def block(inv: Inventory, layer: int) -> CacheLayer:
+        slides = kinds[layer] == "sliding_attention" if kinds else slide and layer > 1 and layer % 4 != 1
+        view = Config({**c.raw, **near}, c.where) if slides else c
+        at = replace(s, heads=near["num_attention_heads"]) if slides else s
+        inv.norm("attn_norm", layer, s.hidden)
+        cache = latent_attention(inv, layer, view, at, bias=c.flag("attention_bias"))
+        inv.norm("attn_k_norm", layer, view.integer("qk_rope_head_dim"))
+        inv.linear("attn_gate", layer, at.heads, s.hidden)
+        if slides:
+            cache = replace(cache, kind="sliding", window=window)
+        elif sparse_attention:
+            cache = replace(cache, index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
+        inv.norm("ffn_norm", layer, s.hidden)
+        feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
+        return cache
+
+    return decoder(c, s, block, family="dots3_note", experts=x.count, experts_per_token=x.per_token)

@@ -26,6 +26,7 @@ _SYNONYMS: Final = (
     ("max_position_embeddings", "max_seq_len"),
     ("share_expert_dim", "share_expert_dims"),
     ("sliding_window", "sliding_window_size"),
+    ("conv_kernel_size", "sconv_kernel_size"),
 )
 
 
@@ -105,6 +106,12 @@ CLASS_DEFAULTS: Final[dict[str, dict[str, int]]] = {
         "num_attention_heads": 32, "num_key_value_heads": 32, "max_position_embeddings": 2048, "first_k_dense_replace": 0,
         "max_window_layers": 62, "sliding_window": 4096,
     },
+    "dots3_note_text": {
+        "vocab_size": 152064, "hidden_size": 5120, "intermediate_size": 13824, "moe_intermediate_size": 1536, "num_hidden_layers": 46,
+        "num_attention_heads": 128, "num_key_value_heads": 128, "max_position_embeddings": 524288, "n_routed_experts": 256,
+        "num_experts_per_tok": 8, "n_shared_experts": 1, "kv_lora_rank": 512, "q_lora_rank": 1024, "qk_rope_head_dim": 64,
+        "qk_nope_head_dim": 128, "v_head_dim": 128, "index_head_dim": 128, "index_n_heads": 64,
+    },
     "ernie4_5_moe": {
         "vocab_size": 103424, "hidden_size": 2560, "intermediate_size": 12288, "moe_intermediate_size": 1536, "num_hidden_layers": 28,
         "num_attention_heads": 20, "num_key_value_heads": 4, "max_position_embeddings": 131072, "tie_word_embeddings": True,
@@ -179,6 +186,20 @@ CLASS_DEFAULTS: Final[dict[str, dict[str, int]]] = {
         "num_attention_heads": 32, "num_key_value_heads": 32, "head_dim": 256, "max_position_embeddings": 262144, "n_routed_experts": 256,
         "num_experts_per_tok": 8, "n_shared_experts": 1, "kv_lora_rank": 512, "q_lora_rank": 1536, "qk_rope_head_dim": 64,
         "qk_nope_head_dim": 192, "v_head_dim": 256, "index_head_dim": 128, "index_n_heads": 16, "hc_mult": 4,
+    },
+    "inkling2_text": {
+        "vocab_size": 201024, "hidden_size": 4608, "num_hidden_layers": 48, "num_attention_heads": 48, "num_key_value_heads": 8,
+        "head_dim": 128, "swa_num_attention_heads": 48, "swa_num_key_value_heads": 8, "swa_head_dim": 128,
+        "sliding_window_size": 1024, "d_rel": 16, "rel_extent": 1024, "max_position_embeddings": 1048576, "conv_kernel_size": 4,
+        "moe_intermediate_size": 2304,
+        "n_routed_experts": 384, "num_experts_per_tok": 8,
+    },
+    "inkling_text": {
+        "vocab_size": 201024, "hidden_size": 6144, "num_hidden_layers": 66, "num_attention_heads": 64, "num_key_value_heads": 8,
+        "head_dim": 128, "swa_num_attention_heads": 64, "swa_num_key_value_heads": 16, "swa_head_dim": 128,
+        "sliding_window_size": 512, "d_rel": 16, "rel_extent": 1024, "max_position_embeddings": 131072, "conv_kernel_size": 4,
+        "intermediate_size": 24576,
+        "moe_intermediate_size": 3072, "n_routed_experts": 256, "num_experts_per_tok": 6, "n_shared_experts": 2,
     },
     "jetmoe": {
         "vocab_size": 32000, "hidden_size": 2048, "intermediate_size": 5632, "num_hidden_layers": 12, "num_key_value_heads": 16,
