@@ -7,6 +7,7 @@ takes the row whose `usual_for` lists it; what is left over with several rows is
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final, NamedTuple
 
 from ..errors import UnknownNameError, UsageError
@@ -60,10 +61,15 @@ def _listed(specs: list[GpuSpec]) -> str:
     return ", ".join(shown) + (f" and {len(names) - 8} more" if len(names) > 8 else "")
 
 
+@lru_cache(maxsize=1)
+def _run_together() -> dict[str, str]:
+    return {"".join(cut(name)): spec.name for spec in catalogue() for name in (spec.name, *spec.aliases)}
+
+
 def _unknown(text: str) -> UnknownNameError:
     from difflib import get_close_matches
 
-    plain = {"".join(cut(name)): spec.name for spec in catalogue() for name in (spec.name, *spec.aliases)}
+    plain = _run_together()
     near = dict.fromkeys(plain[key] for key in get_close_matches("".join(cut(text))[:60], plain, n=6, cutoff=0.6))
     hint = f"did you mean {', '.join(list(near)[:3])}? " if near else ""
     return UnknownNameError(f"no GPU is called {_quoted(text)}", hint + "'vram-plan gpus' lists them; '24GB' stands for a nameless card")

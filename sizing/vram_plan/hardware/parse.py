@@ -84,10 +84,11 @@ def _unified(spec: GpuSpec, memory_bytes: int | None) -> tuple[int, int, str]:
 
 def _counted(text: str) -> tuple[int, str]:
     """`2x3090`, `8 H100`, `3090 x2` → (count, name)."""
-    if found := _BEFORE.fullmatch(text):
-        return int(found[1]), found[2]
-    if found := _BEHIND.fullmatch(text):
-        return int(found[2]), found[1]
+    before, behind = _BEFORE.fullmatch(text), _BEHIND.fullmatch(text)
+    if before and (int(before[1]) <= MAX_PER_NODE or not behind):
+        return int(before[1]), before[2]
+    if behind:
+        return int(behind[2]), behind[1]
     if (found := _BEFORE_SPACED.fullmatch(text)) and not _SIZE.fullmatch(text):
         return int(found[1]), found[2]
     return 1, text

@@ -1,0 +1,103 @@
+"""What `--gpu` may say."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vram_plan.errors import UsageError, VramPlanError
+from vram_plan.hardware import parse_gpus
+
+GIB = 1 << 30
+R3090, R3060, H100 = "NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3060 12GB", "NVIDIA H100 80GB HBM3"
+A100 = "NVIDIA A100-SXM4-80GB"
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("RTX 3090", [R3090]), ("2x3090", [R3090] * 2), ("2xA100-80GB", [A100] * 2), ("2 x RTX 3090", [R3090] * 2),
+        ("2×3090", [R3090] * 2), ("2*3090", [R3090] * 2), ("8 H100", [H100] * 8), ("RTX 3090 x2", [R3090] * 2),
+        ("3090 * 3", [R3090] * 3), ("RTX 3090 + RTX 3060", [R3090, R3060]), ("2x3090+3060", [R3090, R3090, R3060]),
+        ("3060, 2x 3090", [R3060, R3090, R3090]), ("3090 and 3060", [R3090, R3060]), ("3090 & 3060", [R3090, R3060]),
+        ("RX 7900 XTX", ["AMD Radeon RX 7900 XTX"]), ("Ryzen AI MAX+ 395 128GB + 3090", ["AMD Radeon 8060S, 128 GB", R3090]),
+        ("MI250", ["AMD Instinct MI250"] * 2), ("M3 Max 64GB", ["Apple M3 Max (40-core GPU), 64 GB"]), ("8GB", ["GPU 8 GiB"]),
+        ("2x24GB", ["GPU 24 GiB"] * 2), ("10 GB + 12 GiB", ["GPU 10 GiB", "GPU 12 GiB"]), ("1 TB", ["GPU 1024 GiB"]),
+    ],
+)  # fmt: skip
+def test_sets(text, names):
+    devices = parse_gpus(text).devices
+    assert [device.name for device in devices] == names
+    assert [device.index for device in devices] == list(range(len(names)))
+    assert all(device.node == 0 and device.free == device.usable <= device.total for device in devices)
+
+
+@pytest.mark.parametrize("text", ["2 nodes x 8xH100", "2 nodes of 8xH100", "2 nodes: 8 H100", "2 machines 8xH100", "2 NODES × 8×h100"])
+def test_nodes(text):
+    found = parse_gpus(text)
+    assert [device.node for device in found.devices] == [0] * 8 + [1] * 8
+    assert [device.index for device in found.devices] == list(range(16))
+    assert {device.name for device in found.devices} == {H100} and len(found.notes) == 1
+
+
+def test_a_nameless_card():
+    device = parse_gpus("8GB").devices[0]
+    assert (device.total, device.usable, device.free, device.spec, device.vendor) == (8 * GIB, 8 * GIB, 8 * GIB, None, "unknown")
+    assert parse_gpus("512 MB").devices[0].total == GIB // 2
+    assert parse_gpus("7.5GiB").devices[0].total == GIB * 15 // 2
+
+
+def test_a_catalogue_card_has_the_driver_s_memory():
+    device = parse_gpus("4090").devices[0]
+    assert (round(device.total / 2**20), round(device.usable / 2**20)) == (24564, 24080)
+    assert device.spec is not None and device.spec.memory_bytes == 24 * GIB
+    assert device.basis == "measured" and "24080 MiB" in device.note
+
+
+@pytest.mark.parametrize(
+    ("text", "share"),
+    [("M1 16GB", 2 / 3), ("M4 32GB", 2 / 3), ("M3 Pro 36GB", 3 / 4), ("M2 Ultra 192GB", 3 / 4), ("Strix Halo 64GB", 3 / 4)],
+)
+def test_unified_memory_is_not_all_the_gpu_s(text, share):
+    device = parse_gpus(text).devices[0]
+    assert device.unified and device.total % GIB == 0
+    assert device.usable == int(device.total * share)
+
+
+def test_notes_say_what_was_chosen_once():
+    assert len(parse_gpus("H100 + H100").notes) == 1
+    assert "2 GPUs of 64 GB" in parse_gpus("MI250").notes[0]
+    assert parse_gpus("4090").notes == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "", "  ", "+", "3090+", "3090++3060", "0x4090", "73x4090", "37xMI250", "2 nodes", "0 nodes x 4090", "2x", "x2", "2x2x3090",
+        "999999999 nodes x 8xH100", "100 nodes x 72xH100", "0.1GB", "99999TB", "+".join(["3090"] * 80), "a" * 501, "nodes x 8xH100",
+        "3090 3060", "-1x4090", "1e9x4090", "NaN", "local + 3090",
+    ],
+)  # fmt: skip
+def test_refused_in_a_sentence(text):
+    with pytest.raises(UsageError) as caught:
+        parse_gpus(text)
+    assert 10 < len(caught.value.message) < 200 and caught.value.hint
+
+
+def test_the_largest_sets():
+    assert len(parse_gpus("72xGB200").devices) == 72
+    assert len(parse_gpus("512 nodes x 8xH100").devices) == 4096
+
+
+PIECES = st.sampled_from(
+    ["2", "x", " ", "+", "3090", "nodes", "GB", "8", "rtx", ",", "h100", "local", "m3 max", "64gb", "×", "*", ".", "\t", "𝟚"]
+)
+
+
+@settings(max_examples=80, deadline=None)
+@given(st.one_of(st.text(max_size=60), st.lists(PIECES, max_size=12).map("".join)))
+def test_any_text_gives_devices_or_a_sentence(text):
+    try:
+        assert 1 <= len(parse_gpus(text).devices) <= 4096
+    except VramPlanError as error:
+        assert error.exit_code == 2 and error.message
