@@ -44,7 +44,7 @@ def _qwen(c: Config, s: Shape, feed: FeedForward, name: str, experts: int, per_t
         draft.norm("attn_norm", layer, s.hidden)
         full(draft, layer)
         draft.norm("attn_post_norm", layer, s.hidden)
-        feed(draft, s.layers - 1)  # built as the last layer's
+        feed(draft, layer)
     if steps:
         draft.linear("nextn.eh_proj", s.layers, s.hidden, 2 * s.hidden)
         for role in ("nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"):
