@@ -7,6 +7,7 @@ read from their own published modelling code (named where they stand).
 from __future__ import annotations
 
 from dataclasses import replace
+from math import isqrt
 
 from ..architecture import Architecture
 from .blocks import Inventory, Shape, read_shape
@@ -47,6 +48,11 @@ def _doge(inv: Inventory, layer: int, c: Config, s: Shape) -> None:
     inv.add("ffn_residual_scale", layer, s.hidden)
     inv.add("attn_mask_a", layer, s.kv_heads)
     inv.linear("attn_mask_dt", layer, s.kv_heads, s.kv_width, c.flag("attention_bias"))
+    vectors = c.integer("num_experts", default=16384) if c.flag("is_moe") else 0
+    if vectors:  # experts of one vector each, looked up like embeddings beside the dense block
+        inv.linear("ffn_gate_inp", layer, 2 * isqrt(vectors), s.hidden)
+        inv.add("ffn_down_embd", layer, vectors, s.hidden)
+        inv.add("ffn_up_embd", layer, vectors, s.hidden)
 
 
 LLAMA = Plain(sizes(32, 4096, 32, 32000, 2048, ffn=11008), mlp_bias="mlp_bias")
@@ -85,7 +91,8 @@ BARE = replace(LLAMA, bias=False, out_bias=False, mlp_bias=False)
 
 register(
     {
-        "llama code_llama iquestcoder Yi": LLAMA,
+        "llama code_llama Yi": LLAMA,
+        "iquestcoder": replace(LLAMA, defaults=sizes(80, 5120, 40, 76800, 131072, kv_heads=8, head_dim=128, ffn=27648)),
         "internlm3": replace(
             LLAMA, defaults=sizes(48, 4096, 32, 128512, 32768, ffn=10240, kv_heads=2, head_dim=128)
         ),
@@ -94,7 +101,9 @@ register(
         "aquila xverse exaone baichuan skywork solar yuan open_llama": BARE,
         "qwen2 Dream dream": QWEN2,
         "mimo": QWEN2,
-        "qwen3": replace(QWEN2, defaults={**QWEN2.defaults, "head_dim": 128}, bias="attention_bias", out_bias="attention_bias", qk_norm="head"),
+        "qwen3": replace(
+            QWEN2, defaults={**QWEN2.defaults, "head_dim": 128}, bias="attention_bias", out_bias="attention_bias", qk_norm="head"
+        ),
         "mistral": MISTRAL,
         "ministral": MISTRAL,
         "ministral3": replace(
@@ -158,7 +167,7 @@ register(
             tied=True,
         ),
         "exaone4": Plain(
-            sizes(32, 4096, 32, 102400, 2048, ffn=16384),
+            sizes(32, 4096, 32, 102400, 2048, kv_heads=32, ffn=16384),
             bias=False,
             out_bias=False,
             norms=POST,
@@ -179,13 +188,13 @@ register(
             sizes(16, 2048, 32, 32000, 2048, ffn=8192), layer_extra=_lambdas
         ),
         "nemotron": Plain(
-            sizes(32, 6144, 48, 256000, 4096, head_dim=128, ffn=24576),
+            sizes(32, 6144, 48, 256000, 4096, ffn=24576),
             mlp_bias="mlp_bias",
             gated=False,
             norm_bias=True,
         ),
         "jais2": Plain(
-            sizes(32, 3328, 26, 150272, 8192, head_dim=128, ffn=26624),
+            sizes(32, 3328, 26, 150272, 8192, ffn=26624),
             bias="attention_bias=true",
             out_bias="attention_bias=true",
             mlp_bias="mlp_bias=true",
@@ -202,7 +211,7 @@ register(
             tied=True,
         ),
         "nanochat": Plain(
-            sizes(12, 768, 6, 50304, 2048, kv_heads=6, ffn=8192),
+            sizes(12, 768, 6, 50304, 2048, ffn=8192),
             norms=(),
             final_norm=False,
             gated=False,

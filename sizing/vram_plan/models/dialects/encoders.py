@@ -15,22 +15,24 @@ from .config import Config
 from .plain import Flag, defaulted, flag, sizes
 from .registry import family
 
-__all__ = ["Encoder", "read_encoder"]
+__all__ = ["BASE", "Encoder", "finished", "head_of", "labels", "read_encoder", "token_head"]
 
 #: Class names whose head predicts tokens.
 _TOKEN_HEADS = ("ForMaskedLM", "LMHeadModel", "ForCausalLM", "ForPreTraining")
-_SIZES = sizes(12, 768, 12, 30522, 512, ffn=3072)
+_CLASS_HEADS = ("ForSequenceClassification", "ForNextSentencePrediction", "ForMultipleChoice")
+BASE = sizes(12, 768, 12, 30522, 512, ffn=3072)
 
 
 @dataclass(frozen=True)
 class Encoder:
     """What sets an encoder apart from BERT.
 
-    `types` is the class default of `type_vocab_size`; `pooler` what the bare model and (`pools_classes`) its
-    classifier end in; `bare` the class taken when the config names none. `narrow` is the key of an embedding width.
+    `types` is the class default of `type_vocab_size` (negative: no table). The bare model ends in a `pooler`, which the
+    pre-training class (`pools_classes`) or every class (`pools_tokens`) keeps; ELECTRA's pre-training class tells true
+    tokens from false. `bare` is the class taken when the config names none, `narrow` the key of an embedding width.
     """
 
-    defaults: Mapping[str, int] = field(default_factory=lambda: _SIZES)
+    defaults: Mapping[str, int] = field(default_factory=lambda: BASE)
     positions: bool = True
     types: int = 2
     embedding_norm: bool = True
@@ -43,6 +45,8 @@ class Encoder:
     rms: bool = False
     pooler: bool = True
     pools_classes: bool = False
+    pools_tokens: bool = False
+    discriminates: bool = False
     bare: str = "Model"
     narrow: str = ""
     more: Callable[[Inventory, Config, Shape], None] | None = None
@@ -86,7 +90,7 @@ def finished(c: Config, s: Shape, inv: Inventory, name: str, cached: list[CacheL
 
 def _embeddings(inv: Inventory, c: Config, e: Encoder, s: Shape, width: int) -> None:
     inv.add("token_embd", None, s.vocab, width)
-    if e.positions:
+    if e.positions and c.flag("position_biased_input", default=True):
         inv.add("position_embd", None, s.trained_context or 512, width)
     types = c.integer("type_vocab_size", default=e.types, low=0, high=1 << 20)
     if types and e.types >= 0:
@@ -124,9 +128,12 @@ def head_of(c: Config, bare: str) -> str:
 
 def _head(inv: Inventory, c: Config, e: Encoder, s: Shape, width: int) -> None:
     head = head_of(c, e.bare)
-    classes = head in ("ForSequenceClassification", "ForNextSentencePrediction", "ForMultipleChoice")
-    pooled = e.pooler and (head == "Model" or (e.pools_classes and (classes or head == "ForPreTraining")))
-    if pooled or (classes and not e.pools_classes):
+    if e.discriminates and head == "ForPreTraining":
+        inv.linear("cls", None, s.hidden, s.hidden, bias=True)
+        inv.linear("cls.output", None, 1, s.hidden, bias=True)
+        return
+    pooled = e.pooler and (head == "Model" or e.pools_tokens or (e.pools_classes and head == "ForPreTraining"))
+    if pooled or head in _CLASS_HEADS:
         inv.linear("cls", None, s.hidden, s.hidden, bias=True)
     if head in _TOKEN_HEADS:
         token_head(inv, c, s, width)
@@ -152,6 +159,11 @@ def token_head(
 
 def _relative_bias(inv: Inventory, c: Config, s: Shape) -> None:
     inv.add("attn_rel_b", None, c.integer("relative_attention_num_buckets", default=32, high=1 << 20), s.heads)
+
+
+def _sinusoids(inv: Inventory, c: Config, s: Shape) -> None:
+    """RoFormer keeps its rotary table as a weight."""
+    inv.add("position_embd", None, s.trained_context or 1536, s.head_dim)
 
 
 def _global_projections(inv: Inventory, layer: int, c: Config, s: Shape) -> None:
@@ -194,7 +206,7 @@ _NO_PLACES = replace(BERT, positions=False, bare="Model")
 
 FAMILIES_HERE: dict[str, Encoder] = {
     "bert": BERT,
-    "roberta": replace(ROBERTA, defaults={**_SIZES, "vocab": 50265}),
+    "roberta": replace(ROBERTA, defaults={**BASE, "vocab": 50265}),
     "camembert xlm-roberta data2vec-text": ROBERTA,
     "xlm-roberta-xl": replace(
         ROBERTA,
@@ -203,7 +215,7 @@ FAMILIES_HERE: dict[str, Encoder] = {
         embedding_norm=False,
         final_norm=True,
     ),
-    "roberta-prelayernorm": replace(ROBERTA, defaults={**_SIZES, "vocab": 50265}, final_norm=True),
+    "roberta-prelayernorm": replace(ROBERTA, defaults={**BASE, "vocab": 50265}, final_norm=True),
     "ernie": replace(BERT, more=lambda inv, c, s: _task_types(inv, c, s)),
     "megatron-bert": replace(
         BERT,
@@ -211,7 +223,7 @@ FAMILIES_HERE: dict[str, Encoder] = {
         embedding_norm=False,
         final_norm=True,
     ),
-    "mpnet": replace(ROBERTA, defaults={**_SIZES, "vocab": 30527}, types=-1, bare="Model", more=_relative_bias),
+    "mpnet": replace(ROBERTA, defaults={**BASE, "vocab": 30527}, types=-1, bare="Model", more=_relative_bias),
     "longformer": replace(ROBERTA, bare="Model", layer_extra=_global_projections),
     "jina_embeddings_v3": replace(
         ROBERTA,
@@ -221,17 +233,25 @@ FAMILIES_HERE: dict[str, Encoder] = {
         bare="Model",
     ),
     "gte new": replace(
-        _NO_PLACES, defaults={**_SIZES, "vocab": 250048, "context": 8192}, types=1, gated=True, mlp_bias=False, down_bias=True, pooler=False
+        _NO_PLACES, defaults={**BASE, "vocab": 250048, "context": 8192}, types=1, gated=True, mlp_bias=False, down_bias=True, pooler=False
+    ),
+    "big_bird": replace(BERT, defaults={**BASE, "vocab": 50358, "context": 4096}, pools_tokens=True),
+    "roformer": replace(
+        BERT, defaults={**BASE, "vocab": 50000, "context": 1536}, positions=False, pooler=False, narrow="embedding_size", more=_sinusoids
     ),
     "deberta-v2": Encoder(
-        {**_SIZES, "layers": 24, "hidden": 1536, "heads": 24, "vocab": 128100, "ffn": 6144},
+        {**BASE, "layers": 24, "hidden": 1536, "heads": 24, "vocab": 128100, "ffn": 6144},
         types=0,
         pooler=False,
         more=_deberta_positions,
         layer_extra=_deberta_keys,
     ),
     "electra": Encoder(
-        {**_SIZES, "hidden": 256, "heads": 4, "ffn": 1024, "embedding_size": 128}, narrow="embedding_size", pooler=False, bare="ForMaskedLM"
+        {**BASE, "hidden": 256, "heads": 4, "ffn": 1024, "embedding_size": 128},
+        narrow="embedding_size",
+        pooler=False,
+        discriminates=True,
+        bare="ForMaskedLM",
     ),
 }
 
@@ -263,41 +283,6 @@ def distilbert(c: Config) -> Architecture:
     return read_encoder(named, Encoder(types=-1, pooler=False), "distilbert")
 
 
-@family("nomic_bert")
-def nomic_bert(c: Config) -> Architecture:
-    """Nomic Embed: rotary positions and SwiGLU; the published files use GPT-2's key names.
-
-    The second version has biases, GELU, and experts in every `moe_every_n_layers`-th layer (its own modelling code).
-    """
-    defaults = {**_SIZES, "vocab": 30528, "context": 2048}
-    gated = "glu" in c.text("activation_function", default="swiglu")
-    bias = c.flag("qkv_proj_bias")
-    e = Encoder(defaults, positions=False, bias=bias, mlp_bias="mlp_fc1_bias", gated=gated, pooler=False, pools_classes=True)
-    found = read_encoder(c, e, "nomic_bert")
-    every = c.integer("moe_every_n_layers", default=0, low=0, high=4096)
-    if not every or not c.has("num_experts"):
-        return found
-    return _with_experts(c, found, every)
-
-
-def _with_experts(c: Config, found: Architecture, every: int) -> Architecture:
-    """Every `every`-th layer's feed-forward block turned into routed experts that share one output bias."""
-    experts = c.integer("num_experts", high=65536)
-    inv = Inventory(found.dtype)
-    for tensor in found.tensors:
-        if tensor.layer is None or tensor.layer % every != 1 or not tensor.role.startswith("ffn_"):
-            inv.tensors.append(tensor)
-        elif tensor.role == "ffn_up":
-            inv.add("ffn_gate_inp", tensor.layer, experts, found.hidden_size)
-            inv.add("ffn_up_exps", tensor.layer, *tensor.shape, experts=experts)
-        elif tensor.role == "ffn_down":
-            inv.add("ffn_down_exps", tensor.layer, *tensor.shape, experts=experts)
-        elif tensor.role == "ffn_down.bias":
-            inv.tensors.append(tensor)
-    per_token = c.integer("moe_top_k", default=2, high=65536)
-    return replace(found, tensors=tuple(inv.tensors), experts=experts, experts_per_token=per_token)
-
-
 @family("albert")
 def albert(c: Config) -> Architecture:
     """ALBERT: a narrow embedding, and one group of weights that every layer uses again."""
@@ -307,74 +292,3 @@ def albert(c: Config) -> Architecture:
     e = Encoder(defaults, narrow="embedding_size")
     found = read_encoder(Config({**c.raw, "num_hidden_layers": groups}, c.where), e, "albert")
     return replace(found, layers=s.layers)
-
-
-@family("eurobert")
-def eurobert(c: Config) -> Architecture:
-    """EuroBERT: Llama's layers reading both ways."""
-    s = read_shape(c, layers=12, hidden=768, heads=12, vocab=128256, ffn=3072, context=8192)
-    inv = Inventory(dtype_of(c))
-    bias, mlp_bias = c.flag("attention_bias"), c.flag("mlp_bias")
-    inv.add("token_embd", None, s.vocab, s.hidden)
-    for layer in range(s.layers):
-        inv.norm("attn_norm", layer, s.hidden)
-        attention(inv, layer, s, bias=bias, out_bias=bias)
-        inv.norm("ffn_norm", layer, s.hidden)
-        mlp(inv, layer, s.hidden, s.ffn, bias=mlp_bias)
-    inv.norm("output_norm", None, s.hidden)
-    head = head_of(c, "Model")
-    if head == "ForMaskedLM":
-        if not c.flag("tie_word_embeddings"):
-            inv.add("output", None, s.vocab, s.hidden)
-        if mlp_bias:
-            inv.add("output.bias", None, s.vocab)
-    elif head == "ForSequenceClassification":
-        inv.linear("cls", None, s.hidden, s.hidden, bias=True)
-        inv.linear("cls.output", None, labels(c), s.hidden, bias=True)
-    return finished(c, s, inv, "eurobert", [])
-
-
-@family("modernbert", "modernbert-decoder")
-def modernbert(c: Config) -> Architecture:
-    """ModernBERT: no norm before the first attention, gate and up in one matrix; its decoder caches half of `local_attention`."""
-    decoder = c.text("model_type") == "modernbert-decoder"
-    s = read_shape(c, layers=22, hidden=768, heads=12, vocab=50368, ffn=1152, context=8192)
-    bias, mlp_bias, norm_bias = c.flag("attention_bias"), c.flag("mlp_bias"), c.flag("norm_bias")
-    inv = Inventory(dtype_of(c))
-    inv.add("token_embd", None, s.vocab, s.hidden)
-    inv.norm("token_embd_norm", None, s.hidden, norm_bias)
-    for layer in range(s.layers):
-        if layer:
-            inv.norm("attn_norm", layer, s.hidden, norm_bias)
-        attention(inv, layer, s, bias=bias, out_bias=bias, fused=not decoder)
-        inv.norm("ffn_norm", layer, s.hidden, norm_bias)
-        inv.linear("ffn_up", layer, 2 * s.ffn, s.hidden, mlp_bias)
-        inv.linear("ffn_down", layer, s.hidden, s.ffn, mlp_bias)
-    inv.norm("output_norm", None, s.hidden, norm_bias)
-    _modern_head(inv, c, s, head_of(c, "ForCausalLM" if decoder else "Model"), norm_bias)
-    return finished(c, s, inv, "modernbert", _modern_cache(c, s) if decoder else [])
-
-
-def _modern_head(inv: Inventory, c: Config, s: Shape, head: str, norm_bias: bool) -> None:
-    if head == "Model":
-        return
-    dense_bias = c.flag("classifier_bias")
-    if head in ("ForMaskedLM", "ForCausalLM"):
-        token_head(inv, c, s, s.hidden, bias=dense_bias, norm_bias=norm_bias, head_bias=c.flag("decoder_bias", default=True))
-        return
-    inv.linear("cls", None, s.hidden, s.hidden, dense_bias)
-    inv.norm("cls_norm", None, s.hidden, norm_bias)
-    inv.linear("cls.output", None, labels(c), s.hidden, bias=True)
-
-
-def _modern_cache(c: Config, s: Shape) -> list[CacheLayer]:
-    from .windows import Windows, layer_kinds
-
-    every = c.integer("global_attn_every_n_layers", default=3, high=4096)
-    window = c.integer("local_attention", default=128, low=0) // 2
-    kinds = layer_kinds(c, s.layers, Windows(window, full_every=every, full_first=True))
-    return [
-        CacheLayer(i, "sliding" if kind.startswith("sliding") and window else "full", s.heads, s.kv_heads, s.head_dim, s.head_dim,
-                   window if kind.startswith("sliding") else 0)
-        for i, kind in enumerate(kinds)
-    ]

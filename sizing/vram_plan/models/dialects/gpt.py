@@ -19,12 +19,12 @@ _ONE_NORM = ("attn_norm",)
 
 
 def _positions(inv: Inventory, c: Config, s: Shape) -> None:
-    inv.add("position_embd", None, c.integer("n_positions", "max_position_embeddings", default=1024, high=1 << 24), s.hidden)
+    inv.add("position_embd", None, c.integer("n_positions", default=s.trained_context or 1024, high=1 << 24), s.hidden)
 
 
 def _padded_positions(inv: Inventory, c: Config, s: Shape) -> None:
     """OPT's and BioGPT's tables have two rows for padding."""
-    inv.add("position_embd", None, c.integer("max_position_embeddings", default=2048, high=1 << 24) + 2, s.hidden)
+    inv.add("position_embd", None, (s.trained_context or 2048) + 2, s.hidden)
 
 
 def _embedding_norm(inv: Inventory, c: Config, s: Shape) -> None:
@@ -101,7 +101,7 @@ def gpt_neo(c: Config) -> Architecture:
     """GPT-Neo: no bias on Q, K and V; its local layers still cache every token (transformers keeps no window here)."""
     s = read_shape(c, **sizes(24, 2048, 16, 50257, 2048))
     plain = replace(GPT, bias=False, tied=True, before=_positions)
-    return read_plain(defaulted(c, n_positions=s.trained_context), plain, "gpt_neo", s)
+    return read_plain(c, plain, "gpt_neo", s)
 
 
 @family("gpt_neox_japanese")

@@ -163,7 +163,7 @@ def hrm_text(c: Config) -> Architecture:
 
 @family("cpmant")
 def cpmant(c: Config) -> Architecture:
-    """CPM-Ant: prompt rows in the embedding, and relative position biases shared by all layers."""
+    """CPM-Ant: prompt rows in the embedding (so the head is not it), and relative position biases shared by all layers."""
     named = defaulted(c, head_dim=c.integer("dim_head", default=128, high=65536), intermediate_size=c.integer("dim_ff", default=10240))
     s = llama_shape(named, {"layers": 48, "hidden": 4096, "heads": 32, "vocab": 30720, "context": 2048})
     segments = c.integer("segment_types", default=32, high=65536)
@@ -171,8 +171,9 @@ def cpmant(c: Config) -> Architecture:
     buckets = c.integer("position_bias_num_buckets", default=512, high=1 << 20)
 
     def before(inv: Inventory, c: Config, s: Shape) -> None:
-        inv.add("prompt_embd", None, prompts, s.hidden)
+        inv.add("output", None, s.vocab - prompts, s.hidden)
         inv.add("token_types", None, segments, s.hidden)
         inv.add("attn_rel_b", None, segments * segments + buckets, s.heads)
 
-    return read_plain(named, Plain(bias=False, out_bias=False, tied=True, before=before), "cpmant", s)
+    plain = Plain(bias=False, out_bias=False, tied=True, before=before)
+    return read_plain(named, plain, "cpmant", replace(s, vocab=s.vocab + prompts))

@@ -21,6 +21,7 @@ Extra = Callable[[Inventory, int, Config, Shape], None]
 
 NORMS = ("attn_norm", "ffn_norm")
 SANDWICH = ("attn_norm", "post_attention_norm", "ffn_norm", "post_ffw_norm")
+_DERIVED = {"num_key_value_heads": "kv_heads", "head_dim": "head_dim"}
 POST = ("post_attention_norm", "post_ffw_norm")
 
 
@@ -74,10 +75,9 @@ def defaulted(c: Config, **defaults: Any) -> Config:
 
 
 def llama_shape(c: Config, defaults: Mapping[str, int]) -> Shape:
-    """The common numbers; an explicit null for the KV heads means as many as query heads, whatever the class default."""
-    if "num_key_value_heads" in c.raw and c.raw["num_key_value_heads"] is None:
-        defaults = {name: value for name, value in defaults.items() if name != "kv_heads"}
-    return read_shape(c, **defaults)
+    """The common numbers; an explicit null for KV heads or head size means the usual derivation, not the class default."""
+    nulls = {name for key, name in _DERIVED.items() if key in c.raw and c.raw[key] is None}
+    return read_shape(c, **{name: value for name, value in defaults.items() if name not in nulls})
 
 
 def read_plain(c: Config, plain: Plain, name: str, s: Shape | None = None) -> Architecture:

@@ -101,6 +101,7 @@ class Bart:
     ffn: int = 4096
     context: int = 1024
     global_norm: bool = False
+    longformer: bool = False
 
 
 _BARTS = {
@@ -115,9 +116,13 @@ _BARTS = {
         None, embedding_norm=False, final_norm=True, bias=False, vocab=96103, layers=(16, 16), context=16384, global_norm=True
     ),
     "bigbird_pegasus": Bart(0, bias="use_bias", vocab=96103, layers=(16, 16), context=4096),
+    "led": Bart(0, longformer=True),
     "marian": Bart(0, embedding_norm=False, vocab=58101),
     "m2m_100": Bart(None, embedding_norm=False, final_norm=True, vocab=128112),
 }
+
+
+_PLACES = {"enc": "max_encoder_position_embeddings", "dec": "max_decoder_position_embeddings"}
 
 
 def _stack(c: Config, side: Side, hidden: int, layers: int, heads: int, ffn: int) -> Stack:
@@ -157,12 +162,15 @@ def _bart(c: Config, b: Bart, name: str) -> Architecture:
     for side, layers in sides[1:] if head == "ForCausalLM" else sides:
         s = _stack(c, side, hidden, layers, b.heads, b.ffn)
         if b.offset is not None:
-            inv.add(f"{side}.position_embd", None, context + b.offset, hidden)
+            rows = c.integer(_PLACES[side], default=context, high=1 << 24) + b.offset
+            inv.add(f"{side}.position_embd", None, rows, hidden)
         if b.embedding_norm:
             inv.norm(f"{side}.token_embd_norm", None, hidden, bias=True)
         _bart_layers(inv, s, bias=bias)
         if b.global_norm and side == "enc":
             _global_tokens(inv, c, s)
+        if b.longformer and side == "enc":
+            _global_projections(inv, s)
         if b.final_norm:
             inv.norm(f"{side}.output_norm", None, hidden, bias=True)
     inv.cache = _caches(s)
@@ -179,6 +187,13 @@ def _global_tokens(inv: Inventory, c: Config, s: Stack) -> None:
     inv.add("enc.global_embd", None, c.integer("num_global_tokens", default=32, high=65536), s.hidden)
     for layer in range(s.layers):
         inv.norm("enc.global_attn_norm", layer, s.hidden, bias=True)
+
+
+def _global_projections(inv: Inventory, s: Stack) -> None:
+    """LED: a second set of projections for the tokens that see everything."""
+    for layer in range(s.layers):
+        for role in ("q", "k", "v"):
+            inv.linear(f"enc.attn_{role}_global", layer, s.hidden, s.hidden, bias=True)
 
 
 def _enter(name: str, b: Bart) -> None:
@@ -270,22 +285,22 @@ _T5GEMMA = {"layers": 26, "hidden": 2304, "heads": 8, "kv_heads": 4, "head_dim":
 
 @family("t5gemma")
 def t5gemma(c: Config) -> Architecture:
-    """T5Gemma: Gemma 2 as encoder and as decoder with cross-attention, an embedding each."""
+    """T5Gemma: Gemma 2 as encoder and as decoder with cross-attention, an embedding each; the decoder's is the head too."""
     inv = Inventory(dtype_of(c))
     source = 0
+    untied = not c.flag("tie_word_embeddings", default=True)
     sides: tuple[tuple[Side, str], ...] = (("enc", "encoder"), ("dec", "decoder"))
     for side, key in sides:
         part = c.section(key) or Config({}, f"{c.where}: {key}")
         shape = llama_shape(defaulted(part), _T5GEMMA)
         s = Stack(side, shape.layers, shape.hidden, shape.heads, shape.head_dim, shape.ffn, shape.kv_heads)
         bias = part.flag("attention_bias")
-        inv.add("token_embd" if side == "enc" else "dec.token_embd", None, shape.vocab, shape.hidden)
+        inv.add("token_embd" if side == "enc" else "dec.token_embd" if untied else "output", None, shape.vocab, shape.hidden)
         for layer in range(s.layers):
             _t5gemma_layer(inv, layer, s, source, bias)
         inv.norm(f"{side}.output_norm", None, s.hidden)
         source = source or s.hidden
-    tied = c.flag("tie_word_embeddings", default=True)
-    if not tied:
+    if untied:
         inv.add("output", None, shape.vocab, shape.hidden)
     window = Windows(4096, full_every=2)
     kinds = layer_kinds(part, s.layers, window)
@@ -293,7 +308,7 @@ def t5gemma(c: Config) -> Architecture:
         size = window.window(part) if kinds[layer] == "sliding_attention" else 0
         inv.cache.append(CacheLayer(layer, "sliding" if size else "full", s.heads, s.kv_heads, s.head_dim, s.head_dim, size))
         inv.cache.append(CacheLayer(cache.layer, "cross", s.heads, s.kv_heads, s.head_dim, s.head_dim))
-    return _finish(c, inv, s, "t5gemma", vocab=shape.vocab, context=shape.trained_context, tied=tied)
+    return _finish(c, inv, s, "t5gemma", vocab=shape.vocab, context=shape.trained_context, tied=not untied)
 
 
 def _t5gemma_layer(inv: Inventory, layer: int, s: Stack, source: int, bias: bool) -> None:
