@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import struct
+import sys
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ class HubServer:
         self.redirect_weights = False
         self.storage: str | None = None  # the address weights are redirected to; default: this server
         self.stop = threading.Event()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _handler(self))
+        self._http = _QuietServer(("127.0.0.1", 0), _handler(self))
         self._http.daemon_threads = True
         self._http.block_on_close = False
         self.url = f"http://127.0.0.1:{self._http.server_address[1]}"
@@ -117,6 +118,15 @@ def serving(**repos: Repo) -> Iterator[HubServer]:
         server._http.shutdown()
         server._http.server_close()
         thread.join()
+
+
+class _QuietServer(ThreadingHTTPServer):
+    request_queue_size = 64
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Clients that hang up are part of the tests."""
+        if not isinstance(sys.exc_info()[1], OSError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]
 
 
 def _handler(hub: HubServer) -> type[BaseHTTPRequestHandler]:

@@ -21,7 +21,7 @@ from vram_plan.errors import (
     UsageError,
     VramPlanError,
 )
-from vram_plan.models import hub_files
+from vram_plan.models import hub_files, hub_gguf
 from vram_plan.models.gguf import LongArray
 from vram_plan.models.hub import open_hub
 
@@ -268,7 +268,7 @@ def test_a_quant_nobody_uploaded(hub: HubServer):
     ],
 )
 def test_quant_labels(name: str, label: str):
-    assert hub_files.quant_label(name) == label
+    assert hub_gguf.quant_label(name) == label
 
 
 # refused

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..errors import FormatError, ModelNotFoundError, UsageError
-from . import hub_cache, hub_files
+from . import hub_cache, hub_files, hub_gguf
 from .checkpoint import Checkpoint, StoredTensor
 from .hub_files import Progress, Source
 from .hub_http import Connection, Deadline, FileMissing, endpoint, is_offline
@@ -131,13 +131,13 @@ def _read_gguf(source: Source, wanted: _Wanted, progress: Progress | None) -> Ch
     notes: tuple[str, ...] = ()
     if name is None:
         names = source.listing()
-        if not hub_files.quants(names):
+        if not hub_gguf.quants(names):
             return _without_gguf(source, wanted, names, progress)
-        name = hub_files.choose_gguf(source.repo_id, names, wanted.quant)
+        name = hub_gguf.choose_gguf(source.repo_id, names, wanted.quant)
         projectors = [n for n in names if "mmproj" in n.lower() and n.lower().endswith(".gguf")]
         if projectors:
             notes = (f"a vision projector lies beside it ({projectors[0]}); it is a file of its own and not counted",)
-    header = hub_files.gguf_header(source, name, progress)
+    header = hub_gguf.gguf_header(source, name, progress)
     return replace(_checkpoint(source, wanted, name), gguf=header, notes=notes)
 
 
@@ -161,7 +161,7 @@ def _read_transformers(source: Source, wanted: _Wanted, progress: Progress | Non
     stored = _stored(source, wanted.filename, progress)
     notes: tuple[str, ...] = ()
     if stored is None:
-        if hub_files.quants(source.listing()):
+        if hub_gguf.quants(source.listing()):
             return _read_gguf(source, wanted, progress)
         where = "is not on this disk with its weights" if source.partial else "has no safetensors"
         notes = (f"{source.repo_id} {where}: sizes are computed from its config",)
@@ -211,7 +211,7 @@ def _checkpoint(source: Source, wanted: _Wanted, filename: str | None) -> Checkp
     file = f", {filename}" if filename else ""
     renamed = f" (renamed from {wanted.repo_id})" if source.repo_id != wanted.repo_id else ""
     commit = f"@{source.commit[:8]}" if source.commit else ""
-    label = f":{hub_files.quant_label(filename)}" if filename and filename.lower().endswith(".gguf") else ""
+    label = f":{hub_gguf.quant_label(filename)}" if filename and filename.lower().endswith(".gguf") else ""
     return Checkpoint(
         name=source.repo_id + label,
         reference=wanted.reference,

@@ -42,6 +42,7 @@ class Snapshot:
     commit: str | None
     folder: Path
     partial: bool = True
+    requests: int = 0
 
     @classmethod
     def find(cls, repo_id: str, revision: str) -> Snapshot | None:

@@ -5,21 +5,17 @@ The same walk serves the Hub (byte ranges over HTTP) and a snapshot in huggingfa
 
 from __future__ import annotations
 
-import re
-import struct
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
-from pathlib import PurePosixPath
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, TypeVar
 
-from ..errors import AmbiguousModelError, FormatError, ModelNotFoundError
-from . import gguf, safetensors
-from .checkpoint import GgufHeader, StoredTensor
+from ..errors import FormatError
+from . import safetensors
+from .checkpoint import StoredTensor
 from .hub_http import FileMissing
 from .json_guard import load_json
 
-__all__ = ["Progress", "RangedFile", "Source", "choose_gguf", "gguf_header", "quants", "shard_headers", "tensor_header"]
+__all__ = ["INDEX", "SINGLE", "Progress", "RangedFile", "Source", "in_threads", "shard_headers", "tensor_header"]
 
 SINGLE: Final = "model.safetensors"
 INDEX: Final = "model.safetensors.index.json"
@@ -27,7 +23,6 @@ MAX_INDEX_BYTES: Final = 64_000_000
 _MAX_INDEX_VALUES: Final = 1_000_000
 #: Of all shards together; the largest models published have a fifth of that.
 _MAX_TENSORS: Final = 500_000
-_MAX_GGUF_HEADER_BYTES: Final = 64 << 20
 _THREADS: Final = 8
 
 #: Told how many of how many files are read; called from several threads, one at a time.
@@ -45,20 +40,21 @@ class RangedFile(Protocol):
 
 
 class Source(Protocol):
-    """Where a repository's files come from; `partial` where some may not be there. All methods raise FileMissing."""
+    """Where a repository's files come from. All methods raise FileMissing.
+
+    `partial`: some files may be elsewhere. `requests`: made so far.
+    """
 
     repo_id: str
     commit: str | None
     partial: bool
+    requests: int
 
     def fetch(self, name: str, max_bytes: int) -> bytes: ...
 
     def open(self, name: str) -> RangedFile: ...
 
     def listing(self) -> tuple[str, ...]: ...
-
-
-# safetensors
 
 
 def tensor_header(source: Source, name: str, first: int = 8) -> tuple[StoredTensor, ...]:
@@ -135,152 +131,3 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], progress: 
     if errors:
         raise errors[0]
     return [results[number] for number in range(len(items))]
-
-
-# GGUF
-
-_SPLIT = re.compile(r"-\d{5}-of-\d{5}$")
-_QUANT = re.compile(
-    r"(?:^|[-._ ])((?:UD-)?(?:I?Q\d+(?:_[A-Z0-9]+)*|TQ\d_\d|BF16|FP?16|FP?32|MXFP4(?:_MOE)?|NVFP4))$",
-    re.IGNORECASE,
-)
-
-
-def quants(names: Iterable[str]) -> dict[str, tuple[str, ...]]:
-    """The models among a repository's GGUF files: the first part's name → all its parts, in order.
-
-    Vision projectors (mmproj) and importance matrices are no models and left out.
-    """
-    found: dict[str, list[str]] = {}
-    for name in sorted(names):
-        path = PurePosixPath(name)
-        if path.suffix.lower() == ".gguf" and not re.search("mmproj|imatrix", path.name, re.IGNORECASE):
-            found.setdefault(str(path.with_name(_SPLIT.sub("", path.stem))), []).append(name)
-    return {parts[0]: tuple(parts) for parts in found.values()}
-
-
-def quant_label(name: str) -> str:
-    """The quant a GGUF's name states: `Llama-3-8B-Q4_K_M.gguf` → `Q4_K_M`; also by its folder; else the bare name."""
-    path = PurePosixPath(name)
-    stem = _SPLIT.sub("", path.stem)
-    match = _QUANT.search(stem) or _QUANT.search(path.parent.name)
-    return match[1].upper() if match else stem
-
-
-def choose_gguf(repo_id: str, names: Sequence[str], quant: str | None) -> str:
-    """The file (of a split model the first part) of the quant asked for.
-
-    Raises AmbiguousModelError for several, ModelNotFoundError for none, each listing what there is.
-    """
-    files = list(quants(names))
-    if quant is not None:
-        files = _with_quant(files, quant)
-    if len(files) == 1:
-        return files[0]
-    labels = sorted({quant_label(name) for name in quants(names)})
-    shown = ", ".join(labels[:40]) + (", …" if len(labels) > 40 else "")
-    if not files:
-        raise ModelNotFoundError(f"{repo_id} has no GGUF {quant}", f"it has {shown}")
-    if len({quant_label(name) for name in files}) == 1:
-        raise AmbiguousModelError(f"{repo_id} has several files of that quant", f"name one: {repo_id}/{files[0]}, …")
-    raise AmbiguousModelError(f"{repo_id} has {len(files)} quants: {shown}", f"name one: {repo_id}:{labels[0]}")
-
-
-def _with_quant(files: Sequence[str], quant: str) -> list[str]:
-    wanted = quant.upper().removesuffix(".GGUF")
-    exact = [name for name in files if quant_label(name).upper() == wanted]
-    return exact or [name for name in files if quant_label(name).upper().removeprefix("UD-") == wanted]
-
-
-def gguf_header(source: Source, name: str, progress: Progress | None) -> GgufHeader:
-    """The header of a GGUF, split ones joined from all their parts. Raises FileMissing, FormatError."""
-    parts = gguf.split_names(name)
-    return gguf.join(in_threads(lambda part: _one_gguf_header(source, part), parts, progress), f"{name} of {source.repo_id}")
-
-
-def _one_gguf_header(source: Source, name: str) -> GgufHeader:
-    """A first look, then one read that stops where the header ends; more only where the guess was short."""
-    file = source.open(name)
-    scan = _GgufScan()
-    blob = file.read(0, 4096)
-    limit = min(_MAX_GGUF_HEADER_BYTES, _MAX_GGUF_HEADER_BYTES if file.file_bytes is None else file.file_bytes)
-    scan.advance(blob, 0)
-    while not scan.ends_within(len(blob)) and len(blob) < limit and scan.at < limit:
-        start = min(scan.at, len(blob))
-        stop = min(max(scan.guess(), len(blob) + len(blob) // 4), limit)
-        blob = blob[:start] + file.read(start, stop - start, partial(scan.advance, base=start))
-    return gguf.parse(lambda offset, count: blob[offset : offset + count], f"{name} of {source.repo_id}", file.file_bytes)
-
-
-class _GgufScan:
-    """Walks over a GGUF header as it arrives, only to know where it ends; `gguf.parse` judges it afterwards."""
-
-    _SIZES: Final[Mapping[int, int]] = {0: 1, 1: 1, 2: 2, 3: 2, 4: 4, 5: 4, 6: 4, 7: 1, 10: 8, 11: 8, 12: 8}
-    _STRING, _ARRAY = 8, 9
-
-    def __init__(self) -> None:
-        self.at = 0
-        self.begun = self.odd = False
-        self.keys = self.tensors = self.strings = self.vocabulary = 0
-
-    def ends_within(self, size: int) -> bool:
-        return self.odd or (self.begun and not (self.keys or self.tensors or self.strings) and self.at <= size)
-
-    def advance(self, data: Any, base: int) -> bool:
-        """Walk on in `data`, which begins at byte `base`; whether the header ends in it."""
-        try:
-            while not self.ends_within(base + len(data)):
-                self._step(data, self.at - base)
-        except (struct.error, OverflowError):
-            return False  # not yet there, or never
-        return True
-
-    def guess(self) -> int:
-        """Where the header may end: high for a vocabulary, whose texts have no fixed size, else close."""
-        texts = 72 * self.vocabulary + (16 << 10) if self.vocabulary else 4 << 20
-        return self.at + (texts if self.keys or self.strings else 0) + 66 * self.tensors
-
-    def _step(self, data: Any, here: int) -> None:
-        if not self.begun:
-            magic, _, self.tensors, self.keys = struct.unpack_from("<4sIQQ", data, here)
-            self.at, self.begun, self.odd = 24, True, magic != b"GGUF"
-        elif self.strings:
-            self._strings(data, here)
-        elif self.keys:
-            self._key(data, here)
-        else:
-            name = struct.unpack_from("<Q", data, here)[0]
-            dimensions = struct.unpack_from("<I", data, here + 8 + name)[0] if name < 1 << 20 else 9
-            self.odd = dimensions > 4
-            self.at += 8 + name + 4 + 8 * dimensions + 4 + 8
-            self.tensors -= 1
-
-    def _strings(self, data: Any, here: int) -> None:
-        length_at = struct.Struct("<Q").unpack_from
-        begin = here
-        try:
-            while self.strings:
-                here += 8 + length_at(data, here)[0]
-                self.strings -= 1
-        finally:
-            self.at += here - begin
-
-    def _key(self, data: Any, here: int) -> None:
-        name = struct.unpack_from("<Q", data, here)[0]
-        if name > 1 << 20:
-            self.odd = True
-            return
-        kind = struct.unpack_from("<I", data, here + 8 + name)[0]
-        size = 8 + name + 4
-        if kind in self._SIZES:
-            size += self._SIZES[kind]
-        elif kind == self._STRING:
-            size += 8 + struct.unpack_from("<Q", data, here + size)[0]
-        else:
-            item, count = struct.unpack_from("<IQ", data, here + size) if kind == self._ARRAY else (0, -1)
-            self.odd = count < 0 or (item != self._STRING and item not in self._SIZES)
-            size += 12 + (0 if self.odd or item == self._STRING else count * self._SIZES[item])
-            self.strings = count if item == self._STRING else 0
-            self.vocabulary = max(self.vocabulary, self.strings if self.strings > 1000 else 0)
-        self.at += size
-        self.keys -= 1
