@@ -59,6 +59,7 @@ PLAIN = {
     "M3 Max 36 GB": "Apple M3 Max (30-core GPU)",
     "MacBook Pro M4 Max 128GB": "Apple M4 Max (40-core GPU)",
     "M2 Ultra 76-core 192GB": "Apple M2 Ultra (76-core GPU)",
+    "M1 Ultra 48 GPU Cores 128GB": "Apple M1 Ultra (48-core GPU)",
     "Ryzen AI MAX+ 395 128GB": "AMD Radeon 8060S",
 }
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
 import sys
+from pathlib import Path
 from types import ModuleType
 
 import pytest
@@ -228,3 +232,23 @@ def test_local_by_name(monkeypatch):
     assert "CUDA_VISIBLE_DEVICES" in resolve(None).reason
     with pytest.raises(HardwareError, match="CUDA_VISIBLE_DEVICES"):
         resolve(" Local ")
+
+
+def test_every_function_asked_for_is_in_nvidia_s_binding():
+    pynvml = pytest.importorskip("pynvml")
+    asked = set(re.findall(r'"(nvml\w+)"', Path(nvml.__file__).read_text(encoding="utf-8")))
+    asked |= {"nvmlDeviceGetComputeRunningProcesses", "nvmlDeviceGetGraphicsRunningProcesses"}
+    stood_in_for = {name for name in vars(FakeNvml) if name.startswith("nvml")}
+    assert len(asked) > 12 and {name for name in asked | stood_in_for if not hasattr(pynvml, name)} == set()
+    assert asked <= stood_in_for
+    names = ("GPU_IS_LOST", "DRIVER_NOT_LOADED", "LIBRARY_NOT_FOUND", "NO_PERMISSION")
+    codes = {name: getattr(pynvml, f"NVML_ERROR_{name}") for name in names}
+    assert codes == {name: getattr(nvml, f"_{name}") for name in codes}
+    assert pynvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH == fake.VERSION_MISMATCH
+
+
+def test_loading_the_room_loads_no_driver_and_no_table():
+    program = "import sys; from vram_plan.hardware import catalog; print('pynvml' in sys.modules, catalog._table.cache_info().currsize)"
+    environ = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environ, check=True)
+    assert run.stdout.split() == ["False", "0"]

@@ -43,7 +43,7 @@ class Name(NamedTuple):
 
 
 def _plain(text: str) -> str:
-    return _DROPPED.sub(" ", text.lower()).replace("max-q", "maxq").replace("max q", "maxq").translate(_BREAKS)
+    return _DROPPED.sub(" ", text.lower()).replace("max-q", "maxq").replace("max q", "maxq").replace(" gpu core", " core").translate(_BREAKS)
 
 
 def cut(text: str) -> list[str]:
