@@ -47,6 +47,7 @@ _MODULES = (
     "multimodal_merged",
     "multimodal_audio",
     "multimodal_bridged",
+    "multimodal_remote",
 )
 _loaded = False
 

@@ -14,7 +14,7 @@ from .config import MAX_LAYERS, Config
 from .nested import section
 from .vit import Vit, blocks, lone_norm
 
-__all__ = ["AUDIO", "audio", "read_audio", "whisper_like"]
+__all__ = ["AUDIO", "audio", "gemma3n_audio", "phi4_audio", "read_audio", "whisper_like"]
 
 AudioTower = Callable[[Inventory, Config], int]
 AUDIO: Final[dict[str, AudioTower]] = {}
@@ -152,17 +152,7 @@ def gemma4_audio(inv: Inventory, a: Config) -> int:
     inv.add("a.conv2_ln", None, second)
     inv.add("a.input_proj", None, h, first // 4 * second)
     for layer in range(layers):
-        for half in ("ffn1", "ffn2"):
-            inv.add(f"a.{half}_up", layer, 4 * h, h)
-            inv.add(f"a.{half}_down", layer, h, 4 * h)
-            inv.add(f"a.{half}_ln", layer, 2, h)
-        for role in ("q", "k", "v", "out", "relative_k"):
-            inv.add(f"a.attn_{role}", layer, h, h)
-        inv.add("a.per_dim_scale", layer, h // heads)
-        inv.add("a.conv_in", layer, 2 * h, h)
-        inv.add("a.conv_dw", layer, h, a.integer("conv_kernel_size", default=5, high=1024))
-        inv.add("a.conv_out", layer, h, h)
-        inv.add("a.ln", layer, 5, h)
+        _gemma_conformer(inv, layer, h, heads, a.integer("conv_kernel_size", default=5, high=1024))
     out = a.integer("output_proj_dims", default=1536)
     inv.linear("a.proj", None, out, h, True)
     return out
@@ -230,3 +220,74 @@ def _conformer_block(inv: Inventory, layer: int, s: Vit, bias: bool, conv_bias: 
     inv.linear("a.conv_pw2", layer, h, h, conv_bias)
     for role in ("ffn1", "attn", "conv", "ffn2", "out"):
         inv.norm(f"a.{role}_ln", layer, h, True)
+
+
+def gemma3n_audio(inv: Inventory, a: Config) -> int:
+    """Gemma 3n's Conformer (Universal Speech Model): as Gemma 4's, with other names and no projection of its own."""
+    h, layers = a.integer("hidden_size", default=1536), a.integer("conf_num_hidden_layers", default=12, high=4096)
+    heads = a.integer("conf_num_attention_heads", default=8, high=65536)
+    first, second = a.integers("sscp_conv_channel_size", low=1) or [128, 32]
+    bins = a.integer("input_feat_size", default=128, high=65536) // 4
+    inv.part = "audio"
+    inv.add("a.conv1", None, first, 9)
+    inv.add("a.conv1_ln", None, first)
+    inv.add("a.conv2", None, second, 9 * first)
+    inv.add("a.conv2_ln", None, second)
+    inv.add("a.input_proj", None, h, bins * second)
+    for layer in range(layers):
+        _gemma_conformer(inv, layer, h, heads, a.integer("conf_conv_kernel_size", default=5, high=1024))
+    return h
+
+
+def _gemma_conformer(inv: Inventory, layer: int, h: int, heads: int, kernel: int) -> None:
+    """Two feed-forward halves, attention with relative positions, a light convolution, nine norms."""
+    for half in ("ffn1", "ffn2"):
+        inv.add(f"a.{half}_up", layer, 4 * h, h)
+        inv.add(f"a.{half}_down", layer, h, 4 * h)
+        inv.add(f"a.{half}_ln", layer, 2, h)
+    for role in ("q", "k", "v", "out", "relative_k"):
+        inv.add(f"a.attn_{role}", layer, h, h)
+    inv.add("a.per_dim_scale", layer, h // heads)
+    inv.add("a.conv_in", layer, 2 * h, h)
+    inv.add("a.conv_dw", layer, h, kernel)
+    inv.add("a.conv_out", layer, h, h)
+    inv.add("a.ln", layer, 5, h)
+
+
+def phi4_audio(inv: Inventory, a: Config) -> int:
+    """Phi-4-multimodal's Conformer: gated feed-forward halves, biases everywhere, a table of relative positions."""
+    h, ffn = a.integer("hidden_size", default=1024), a.integer("intermediate_size", default=1536)
+    heads = a.integer("num_attention_heads", default=16, high=65536)
+    width, reduction = a.integer("nemo_conv_channels", default=1024), a.integer("time_reduction", default=8, high=1024)
+    bins = a.integer("input_size", default=80, high=65536)
+    stages = max(reduction.bit_length() - 1, 1)
+    inv.linear("a.conv.0", None, width, 9, True)
+    for i in range(stages):
+        bins = (bins - 1) // 2 + 1
+        if i:
+            inv.linear(f"a.conv.{i}.dw", None, width, 9, True)
+            inv.linear(f"a.conv.{i}.pw", None, width, width, True)
+    inv.linear("a.input_proj", None, h, width * bins, True)
+    distances = a.integer("bias_max_distance", default=1000, high=1 << 20)
+    inv.add("a.relative_bias", None, distances * (1 if a.flag("bias_symmetric") else 2), heads)
+    for layer in range(a.integer("num_blocks", default=24, high=4096)):
+        _phi_conformer(inv, layer, a, h, ffn)
+    return h
+
+
+def _phi_conformer(inv: Inventory, layer: int, a: Config, h: int, ffn: int) -> None:
+    outer, middle = a.integer("ext_pw_out_channel", default=1024), a.integer("depthwise_separable_out_channel", default=1024)
+    kernel, deep = a.integer("kernel_size", default=3, high=1024), h * a.integer("depthwise_multiplier", default=1, high=1024)
+    for half in ("ffn1", "ffn2"):
+        inv.norm(f"a.{half}_ln", layer, h, True)
+        inv.linear(f"a.{half}_up", layer, 2 * ffn, h, True)
+        inv.linear(f"a.{half}_down", layer, h, ffn, True)
+    for role in ("q", "k", "v", "out"):
+        inv.linear(f"a.attn_{role}", layer, h, h, True)
+    inv.linear("a.conv_glu", layer, 2 * outer, h, True)
+    inv.add("a.conv_glu_gain", layer, 2, outer)
+    inv.linear("a.conv_dw", layer, deep, kernel, True)
+    inv.linear("a.conv_pw", layer, middle, deep, True)
+    inv.linear("a.conv_out", layer, outer, h, True)
+    for role in ("conv_ln", "attn_ln", "post_ln"):
+        inv.norm(f"a.{role}", layer, h, True)

@@ -36,6 +36,10 @@ _MISTRAL3_TEXT: Final = {
     "hidden_size": 5120, "head_dim": 128, "intermediate_size": 32768, "num_attention_heads": 32, "num_hidden_layers": 40, "num_key_value_heads": 8,
     "vocab_size": 131072, "max_position_embeddings": 131072,
 }  # fmt: skip
+_LIGHTON_TEXT: Final = {
+    "hidden_size": 1024, "head_dim": 128, "intermediate_size": 3072, "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
+    "vocab_size": 151936,
+}  # fmt: skip
 
 
 def two_layers(inv: Inventory, inputs: int, middle: int, outputs: int, bias: bool = True, *, part: Any = "projector", name: str = "mm", middle_in: int = 0) -> None:
@@ -53,7 +57,7 @@ def _feature_layers(c: Config, default: int = 1) -> int:
 def _llava(c: Config, text: str, inner_tie: bool, absent: dict[str, Any], newline: bool) -> Architecture:
     t = read_text(c, text, inner_tie=inner_tie)
     inv = tower_inventory(t)
-    s = vision(inv, c, "clip_vision_model", absent=absent)
+    s = vision(inv, c, str(absent["model_type"]), absent=absent)
     two_layers(inv, s.hidden * _feature_layers(c), t.hidden_size, t.hidden_size, c.flag("multimodal_projector_bias", default=True))
     if newline:
         inv.part = "text"
@@ -145,10 +149,9 @@ def paligemma(c: Config) -> Architecture:
     """The projector ends in `projection_dim`, which the outer config sets (2048 by default)."""
     t = read_text(c, "gemma", tied=True, absent=_PALIGEMMA_TEXT)
     inv = tower_inventory(t)
-    v = section(c, "vision_config", absent=_PALIGEMMA)
     s = vision(inv, c, "siglip_vision_model", absent=_PALIGEMMA)
     inv.part = "projector"
-    inv.linear("mm.0", None, v.integer("projection_dim", default=c.integer("projection_dim", default=2048)), s.hidden, True)
+    inv.linear("mm.0", None, c.integer("projection_dim", default=2048), s.hidden, True)
     return join(c, t, inv)
 
 
@@ -224,7 +227,7 @@ def _pixtral_merger(c: Config, t: Architecture) -> Architecture:
 
 @family("lighton_ocr")
 def lighton_ocr(c: Config) -> Architecture:
-    t = read_text(c, "qwen3", tied=True)
+    t = read_text(c, "qwen3", tied=True, absent=_LIGHTON_TEXT)
     inv = tower_inventory(t)
     s = vision(inv, c, "pixtral", absent=_PIXTRAL)
     inv.part = "projector"
@@ -288,7 +291,7 @@ def _lfm(c: Config, t: Architecture, kind: str, norm: bool, middle: int) -> Arch
 
 @family("llama4")
 def llama4(c: Config) -> Architecture:
-    t = read_text(c, "llama4_text", fixed=True)
+    t = read_text(c, "llama4_text", fixed=True, own_tie=True)
     inv = tower_inventory(t)
     vision(inv, c, "llama4_vision_model", fixed=True)
     inv.part = "projector"
@@ -298,7 +301,7 @@ def llama4(c: Config) -> Architecture:
 
 @family("mllama")
 def mllama(c: Config) -> Architecture:
-    t = read_text(c, "mllama_text_model", fixed=True, inner_tie=True)
+    t = read_text(c, "mllama_text_model", fixed=True)
     inv = tower_inventory(t)
     vision(inv, c, "mllama_vision_model", fixed=True)
     inv.part = "projector"

@@ -44,7 +44,7 @@ def read_text(
     inner = c.section(*keys)
     if inner is None:
         flat = {k: v for k, v in c.raw.items() if k not in _TOWER_KEYS}
-        inner = Config(flat if c.has("hidden_size", "num_hidden_layers") else dict(absent or {}), c.where)
+        inner = Config(flat if c.has("hidden_size") and c.has("num_hidden_layers") else dict(absent or {}), c.where)
     named = inner.text("model_type")
     if fixed or not named or FAMILIES.get(named) is FAMILIES.get(c.text("model_type")):
         named = kind

@@ -141,8 +141,8 @@ def mllama_text(c: Config) -> Architecture:
         inv.add("cross_attn_mlp_gate", layer, 1)
         return CacheLayer(layer, "cross", s.heads, s.kv_heads, s.head_dim, s.head_dim)
 
-    found = decoder(c, s, block, family="mllama", before=lambda inv: inv.add("token_embd", None, 8, s.hidden))
-    return found
+    untied = Config({**c.raw, "tie_word_embeddings": False}, c.where)  # the sizes differ, so the flag ties nothing
+    return decoder(untied, s, block, family="mllama", before=lambda inv: inv.add("token_embd", None, 8, s.hidden))
 
 
 @family("aria_text")
