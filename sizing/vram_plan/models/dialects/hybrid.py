@@ -8,7 +8,7 @@ from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, moe, read_shape, window_cache
 from .config import MAX_LAYERS, Config
 from .registry import family
-from .ssm_blocks import Mamba2, layer_kinds, mamba1, mamba2, mamba_rank
+from .ssm_blocks import Mamba2, factored, layer_kinds, mamba1, mamba2, mamba_rank
 
 
 def _mamba2_sizes(c: Config, hidden: int, inner: int, *, norm: bool = True, out_bias: bool | None = None) -> Mamba2:
@@ -36,7 +36,7 @@ def _mamba2_sizes(c: Config, hidden: int, inner: int, *, norm: bool = True, out_
 @family("jamba")
 def jamba(c: Config) -> Architecture:
     s = read_shape(c, layers=32, hidden=4096, heads=32, kv_heads=8, vocab=65536, ffn=14336, context=262144)
-    inner = int(c.number("mamba_expand", default=2) * s.hidden)
+    inner = int(factored(c, s.hidden, "mamba_expand", default=2))
     state, kernel = c.integer("mamba_d_state", default=16), c.integer("mamba_d_conv", default=4, high=1024)
     rank = mamba_rank(c, s.hidden, "mamba_dt_rank")
     bias, conv_bias = c.flag("mamba_proj_bias"), c.flag("mamba_conv_bias", default=True)
@@ -66,7 +66,7 @@ def jamba(c: Config) -> Architecture:
 @family("bamba")
 def bamba(c: Config) -> Architecture:
     s = read_shape(c, layers=32, hidden=4096, heads=32, vocab=128000, ffn=14336, context=262144, **_kv_default(c, 8))
-    m = _mamba2_sizes(c, s.hidden, int(c.number("mamba_expand", default=2) * s.hidden))
+    m = _mamba2_sizes(c, s.hidden, int(factored(c, s.hidden, "mamba_expand", default=2)))
     with_attention = frozenset(c.integers("attn_layer_indices") or ())
     bias, mlp_bias = c.flag("attention_bias"), c.flag("mlp_bias")
 
@@ -88,7 +88,7 @@ def bamba(c: Config) -> Architecture:
 def falcon_h1(c: Config) -> Architecture:
     """Every layer has attention and a Mamba-2 mixer side by side."""
     s = read_shape(c, layers=32, hidden=4096, heads=32, vocab=128000, ffn=14336, context=8192, **_kv_default(c, 8))
-    expanded = int(c.number("mamba_expand", default=2) * s.hidden)
+    expanded = int(factored(c, s.hidden, "mamba_expand", default=2))
     inner = c.integer("mamba_d_ssm", default=expanded if "mamba_d_ssm" in c.raw else 1024)
     m = _mamba2_sizes(c, s.hidden, inner, norm=c.flag("mamba_rms_norm"), out_bias=c.flag("projectors_bias"))
     bias, mlp_bias = c.flag("attention_bias"), c.flag("mlp_bias")
@@ -108,7 +108,7 @@ def falcon_h1(c: Config) -> Architecture:
 def granite_hybrid(c: Config) -> Architecture:
     """Granite 4: Mamba-2 or attention, then a dense block with or without routed experts beside it."""
     s = read_shape(c, layers=32, hidden=4096, heads=32, vocab=32000, ffn=11008, context=2048)
-    m = _mamba2_sizes(c, s.hidden, int(c.number("mamba_expand", default=2) * s.hidden))
+    m = _mamba2_sizes(c, s.hidden, int(factored(c, s.hidden, "mamba_expand", default=2)))
     kinds = layer_kinds(c, s.layers) or ["linear_attention"] * s.layers
     experts = c.integer("num_local_experts", default=8, low=0, high=65536)
     shared, bias = c.integer("shared_intermediate_size", default=1024), c.flag("attention_bias")
@@ -175,7 +175,7 @@ def zamba(c: Config) -> Architecture:
     kinds = _named_kinds(c) or ["linear_attention", "linear_attention", "hybrid", *later]
     s = _zamba_shape(c, len(kinds), 3712, 16, 14848, 16)
     width = c.integer("attention_hidden_size", default=2 * s.hidden)
-    inner = int(c.number("mamba_expand", default=2) * s.hidden)
+    inner = int(factored(c, s.hidden, "mamba_expand", default=2))
     state, kernel = c.integer("mamba_d_state", default=16), c.integer("mamba_d_conv", default=4, high=1024)
     # each of the n_mamba_heads has its own B, C and time-step projection, of its share of the width: the same total
     rank = mamba_rank(c, s.hidden, "mamba_dt_rank")
@@ -202,7 +202,7 @@ def zamba2(c: Config) -> Architecture:
     kinds = _named_kinds(c) or [*default, *["linear_attention"] * 3, "hybrid", *["linear_attention"] * 2]
     s = _zamba_shape(c, len(kinds), 2560, 32, 0, None)
     width, bias = 2 * s.hidden, c.flag("add_bias_linear")
-    inner, heads = int(c.number("mamba_expand", default=2) * s.hidden), c.integer("n_mamba_heads", default=8, high=1 << 20)
+    inner, heads = int(factored(c, s.hidden, "mamba_expand", default=2)), c.integer("n_mamba_heads", default=8, high=1 << 20)
     m = Mamba2(
         s.hidden,
         heads,

@@ -26,7 +26,8 @@ def glm5_next(c: Config) -> Architecture:
     dim = linear.integer("head_dim", default=c.integer("linear_head_dim", default=128), high=65536)
     kernel = linear.integer("short_conv_kernel_size", default=c.integer("linear_conv_kernel_dim", default=4), high=1024)
     kinds = layer_kinds(c, s.layers) or ["linear_attention" if i % 4 != 3 else "indexed_attention" for i in range(s.layers)]
-    experts, width = c.integer("n_routed_experts", "num_local_experts", default=288, high=65536), c.integer("moe_intermediate_size", default=2048)
+    experts = c.integer("n_routed_experts", "num_local_experts", default=288, high=65536)
+    width = c.integer("moe_intermediate_size", default=2048)
     shared = width * c.integer("n_shared_experts", default=1, low=0, high=65536)
     named = c.items("mlp_layer_types")
     sparse = [kind == "sparse" for kind in named] if named and len(named) >= s.layers else [i >= 3 for i in range(s.layers)]
@@ -88,7 +89,7 @@ def qwen4_exp(c: Config) -> Architecture:
     experts = c.integer("num_experts", "num_local_experts", default=512, high=65536)
     width, shared = c.integer("moe_intermediate_size", default=512), c.integer("shared_expert_intermediate_size", default=512)
     streams, rank = c.integer("hc_count", default=4, high=64), c.integer("hc_lowrank", default=320)
-    ngram_layers = sorted(set(c.integers("ple_layer_ids", low=1) or ()))
+    ngram_layers = {number - 1: index for index, number in enumerate(sorted(set(c.integers("ple_layer_ids", low=1) or ())))}
     indexer_dim = c.integer("indexer_head_dim", default=0, low=0, high=65536)
 
     def mixer(inv: Inventory, layer: int | None, name: str, *, inject: bool = True) -> None:
@@ -111,8 +112,8 @@ def qwen4_exp(c: Config) -> Architecture:
     def block(inv: Inventory, layer: int) -> CacheLayer:
         linear = kinds[layer] == "linear_attention"
         cache = gated_delta_net(inv, layer, s.hidden, d) if linear else full(inv, layer)
-        if layer + 1 in ngram_layers:
-            kept = _ngram_embedding(inv, layer, c, s, streams, ngram_layers.index(layer + 1))
+        if layer in ngram_layers:
+            kept = _ngram_embedding(inv, layer, c, s, streams, ngram_layers[layer])
             cache = replace(cache, conv_elements=cache.conv_elements + kept)
         moe(inv, layer, s.hidden, experts, width, shared=shared)
         inv.linear("ffn_gate_inp_shexp", layer, 1, s.hidden)

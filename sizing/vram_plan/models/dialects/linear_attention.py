@@ -13,6 +13,10 @@ from .ssm_blocks import add_mtp, kimi_delta, layer_kinds, with_defaults
 _MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
 
 
+def _max_length(c: Config, default: int) -> int:
+    return c.integer("model_max_length", default=default, high=1 << 40)
+
+
 def _sparse_layers(c: Config, layers: int, first_dense: int) -> list[bool]:
     """Which layers have routed experts: `mlp_layer_types`, else all after the first `first_k_dense_replace`."""
     named = c.items("mlp_layer_types")
@@ -27,8 +31,9 @@ def _kimi_kinds(c: Config, linear: Config, layers: int) -> list[str]:
     named = layer_kinds(c, layers)
     if named:
         return named
-    full = linear.integers("full_attn_layers")
-    if full is not None:
+    listed = linear.integers("full_attn_layers")
+    if listed is not None:
+        full = frozenset(listed)
         return ["full_attention" if layer + 1 in full else "linear_attention" for layer in range(layers)]
     return ["full_attention" if layer and layer % 4 == 0 else "linear_attention" for layer in range(layers)]
 
@@ -41,7 +46,7 @@ def kimi_linear(c: Config) -> Architecture:
     an output gate on the latent attention, attention over earlier residuals, experts in a narrower width.
     """
     c = with_defaults(c, **_MLA)
-    s = read_shape(c, layers=27, hidden=2304, heads=32, vocab=163840, ffn=9216)
+    s = read_shape(c, layers=27, hidden=2304, heads=32, vocab=163840, ffn=9216, context=_max_length(c, 1048576))
     linear = c.section("linear_attn_config") or Config({}, c.where)
     heads = linear.integer("num_heads", default=c.integer("linear_num_heads", default=32), high=65536)
     dim = linear.integer("head_dim", default=c.integer("linear_head_dim", default=128), high=65536)
@@ -111,7 +116,7 @@ def bailing_hybrid(c: Config) -> Architecture:
     """Ling 3: Kimi delta attention with full decay and gate matrices; latent attention with one gate a head."""
     dim = c.integer("head_dim", default=128, high=65536)
     c = with_defaults(c, **_MLA)
-    s = read_shape(c, layers=42, hidden=2560, heads=32, vocab=157184, ffn=6144)
+    s = read_shape(c, layers=42, hidden=2560, heads=32, vocab=157184, ffn=6144, context=_max_length(c, 262144))
     kernel, group = c.integer("short_conv_kernel_size", default=4, high=1024), c.integer("layer_group_size", default=6)
     kinds = layer_kinds(c, s.layers) or ["linear_attention" if (i + 1) % group else "full_attention" for i in range(s.layers)]
     sparse, bias = _sparse_layers(c, s.layers, 2), c.flag("attention_bias")

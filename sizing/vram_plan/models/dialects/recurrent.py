@@ -12,7 +12,7 @@ from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, window_cache
 from .config import MAX_LAYERS, Config
 from .registry import family
-from .ssm_blocks import Mamba2, layer_kinds, mamba1, mamba2, mamba_rank
+from .ssm_blocks import Mamba2, factored, layer_kinds, mamba1, mamba2, mamba_rank
 
 
 def _shape(c: Config, hidden: int, layers: int, vocab: int) -> Shape:
@@ -31,7 +31,7 @@ def _shape(c: Config, hidden: int, layers: int, vocab: int) -> Shape:
 
 def _inner(c: Config, hidden: int) -> int:
     """Width of a Mamba-1 mixer: `intermediate_size` where given (falcon-mamba's `expand` is wrong), else expand × hidden."""
-    return c.optional("intermediate_size", low=1) or int(c.number("expand", default=2) * hidden)
+    return c.optional("intermediate_size", low=1) or int(factored(c, hidden, "expand", default=2))
 
 
 @family("mamba", "falcon_mamba")
@@ -184,10 +184,10 @@ def xlstm(c: Config) -> Architecture:
     s = _shape(c, 4096, 32, 50304)
     blocks = c.integer("num_blocks", "num_hidden_layers", default=32, high=MAX_LAYERS)
     heads, bias = c.integer("num_heads", default=8, high=65536), c.flag("use_bias")
-    qk_factor, v_factor = c.number("qk_dim_factor", default=0.5), c.number("v_dim_factor", default=1.0)
-    qk, v = int(s.hidden * qk_factor), int(s.hidden * v_factor)
-    ffn = _round_up(s.hidden * c.number("ffn_proj_factor", default=2.667), c.integer("ffn_round_up_to_multiple_of", default=64))
-    qk_head, v_head = _round_up(s.hidden * qk_factor, 64) // heads, _round_up(s.hidden * v_factor, 64) // heads
+    qk, v = factored(c, s.hidden, "qk_dim_factor", default=0.5), factored(c, s.hidden, "v_dim_factor", default=1.0)
+    ffn = _round_up(factored(c, s.hidden, "ffn_proj_factor", default=2.667), c.integer("ffn_round_up_to_multiple_of", default=64))
+    qk_head, v_head = _round_up(qk, 64) // heads, _round_up(v, 64) // heads
+    qk, v = int(qk), int(v)
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
         inv.norm("attn_norm", layer, s.hidden, bias)

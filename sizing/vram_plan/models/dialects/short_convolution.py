@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from ..architecture import Architecture, CacheLayer
+from ..architecture import Architecture, Basis, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, moe, read_shape, window_cache
 from .config import Config
 from .registry import family
-from .ssm_blocks import layer_kinds, short_conv
+from .ssm_blocks import factored, layer_kinds, short_conv
 
 
 def _tied(c: Config) -> bool:
@@ -21,11 +21,11 @@ def _with_tie(c: Config) -> Config:
 
 
 def _lfm2_kinds(c: Config, layers: int) -> list[str] | None:
-    listed = c.integers("full_attn_idxs")
-    named = layer_kinds(c, layers)
+    named, listed = layer_kinds(c, layers), c.integers("full_attn_idxs")
     if named or listed is None:
         return named
-    return ["full_attention" if layer in listed else "conv" for layer in range(layers)]
+    listed_layers = frozenset(listed)
+    return ["full_attention" if layer in listed_layers else "conv" for layer in range(layers)]
 
 
 def _lfm2_mixer(inv: Inventory, layer: int, c: Config, s: Shape, kind: str) -> CacheLayer:
@@ -45,7 +45,7 @@ def lfm2(c: Config) -> Architecture:
         width = 2 * width // 3
         if c.has("block_ffn_dim_multiplier") or "block_ffn_dim_multiplier" not in c.raw:
             multiple = c.integer("block_multiple_of", default=256)
-            width = -(-int(c.number("block_ffn_dim_multiplier", default=1.0) * width) // multiple) * multiple
+            width = -(-int(factored(c, width, "block_ffn_dim_multiplier", default=1.0)) // multiple) * multiple
     kinds = _lfm2_kinds(c, s.layers) or ["full_attention"] * s.layers
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
@@ -78,7 +78,7 @@ def lfm2_moe(c: Config) -> Architecture:
 
     per_token = c.integer("num_experts_per_tok", default=4, high=65536)
     notes = () if known else ("the config does not say which layers are convolutions: all are counted as attention",)
-    basis = "formula" if known else "fallback"
+    basis: Basis = "formula" if known else "fallback"
     return decoder(c, s, block, family="lfm2_moe", tied=True, experts=experts, experts_per_token=per_token, basis=basis, notes=notes)
 
 
@@ -161,4 +161,7 @@ def zaya(c: Config) -> Architecture:
         inv.add("token_embd_bias", None, s.hidden)
 
     per_token = c.integer("num_experts_per_tok", default=1, high=65536)
-    return decoder(c, s, block, family="zaya", tied=True, head_bias=c.flag("lm_head_bias"), before=before, experts=experts, experts_per_token=per_token)
+    head_bias = c.flag("lm_head_bias")
+    return decoder(
+        c, s, block, family="zaya", tied=True, head_bias=head_bias, before=before, experts=experts, experts_per_token=per_token
+    )

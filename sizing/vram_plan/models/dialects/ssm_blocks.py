@@ -13,12 +13,13 @@ from typing import Any
 from ...errors import FormatError
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory
-from .config import MAX_LAYERS, Config
+from .config import MAX_WIDTH, Config
 
 __all__ = [
     "DeltaNet",
     "Mamba2",
     "add_mtp",
+    "factored",
     "gated_delta_net",
     "kimi_delta",
     "layer_kinds",
@@ -48,6 +49,14 @@ def layer_kinds(c: Config, layers: int) -> list[str] | None:
             raise FormatError(f"{c.where}: {key} must name the kind of each of the {layers} layers; it has {len(named)} entries")
         return [_OLD_KINDS.get(kind, kind) for kind in named[:layers]]
     return None
+
+
+def factored(c: Config, base: int, *keys: str, default: float) -> float:
+    """`base` times the factor under one of `keys`. Raises FormatError where that is no width a model can have."""
+    width = base * c.number(*keys, default=default)
+    if not 1 <= width <= MAX_WIDTH:
+        raise FormatError(f"{c.where}: {keys[0]} times {base} is {width:g}; a width from 1 to {MAX_WIDTH} belongs there")
+    return width
 
 
 def mamba_rank(c: Config, hidden: int, *keys: str) -> int:
