@@ -18,6 +18,8 @@ from .words import Name, Row, cut, read, rows_with
 __all__ = ["Match", "find_gpu", "list_gpus", "match_gpu", "match_local"]
 
 MAX_TEXT: Final = 200
+
+
 class Match(NamedTuple):
     """The row chosen for a name; the memory that was asked for, in bytes (None: not said); what to tell about the choice."""
 
@@ -32,7 +34,7 @@ def _has_memory(spec: GpuSpec, memory_gb: float | None) -> bool:
     if spec.memory_options:
         return any(abs(size / GIB - memory_gb) < 0.5 for size in spec.memory_options)
     if spec.usable_shares:
-        return memory_gb <= spec.memory_bytes / GIB + 0.5
+        return 4 <= memory_gb <= spec.memory_bytes / GIB + 0.5
     sizes = (spec.memory_bytes, spec.reported_bytes, spec.usable_bytes)
     return any(size is not None and abs(size / GIB - memory_gb) < 0.5 for size in sizes)
 
@@ -81,6 +83,7 @@ def _sizes(specs: list[GpuSpec]) -> str:
 
 
 def _usual(rows: list[Row], asked: Name) -> Row | None:
+    """The row that stands for a family, when the family's name is what was asked for."""
     for row in rows:
         for family in row.families:
             if family.words == asked.words and family.memory_gb == asked.memory_gb:
@@ -142,7 +145,8 @@ def match_gpu(text: str) -> Match:
         sold = _sizes([spec_at(row.place) for row in exact or wider])
         hint = f"'{asked.memory_gb:g}GB' stands for a nameless card of that size"
         raise UnknownNameError(f"no {_quoted(text)}: that GPU comes with {sold} GB", hint)
-    return _answer(text, asked, *_choose(text, asked, *fitting))
+    row, note = _choose(text, asked, *fitting)
+    return _answer(text, asked, spec_at(row.place), note)
 
 
 def _in_full(words: tuple[str, ...], asked: Name) -> Row | None:
@@ -157,19 +161,18 @@ def _in_full(words: tuple[str, ...], asked: Name) -> Row | None:
 def _whole_name(spec: GpuSpec, asked: Name) -> Match:
     """A row's own full name: GH200's says the CPU's memory, a Mac's says none and means the largest."""
     memory = asked.memory_gb if asked.memory_gb and _has_memory(spec, asked.memory_gb) else None
-    return _answer(spec.name, Name(asked.words, asked.lines, asked.vendors, memory), None, "", spec)
+    return _answer(spec.name, asked._replace(memory_gb=memory), spec, "")
 
 
-def _answer(text: str, asked: Name, row: Row | None, note: str, spec: GpuSpec | None = None) -> Match:
-    found = spec or spec_at(row.place if row else 0)
-    memory = round(asked.memory_gb * GIB) if asked.memory_gb is not None and found.unified else None
-    several = len(found.memory_options) > 1 or (found.unified and found.vendor == "AMD")
-    if memory is None and several:
-        named_in_full = any("core" in word for word in asked.words) or found.vendor == "AMD"
-        if not named_in_full:
-            raise _which_memory(text, [found])
-        note = f"{note or found.name}; taken with its largest memory, {found.memory_bytes / GIB:g} GB"
-    return Match(found, memory, note)
+def _answer(text: str, asked: Name, spec: GpuSpec, note: str) -> Match:
+    """The row with the memory asked for. A unified memory that was not said is the largest, said so, or must be said."""
+    if not spec.unified or asked.memory_gb is not None:
+        return Match(spec, round(asked.memory_gb * GIB) if spec.unified and asked.memory_gb else None, note)
+    if len(spec.memory_options) > 1 and not any("core" in word for word in asked.words):
+        raise _which_memory(text, [spec])
+    if len(spec.memory_options) > 1 or spec.vendor == "AMD":
+        note = f"{note or spec.name}; taken with its largest memory, {spec.memory_bytes / GIB:g} GB"
+    return Match(spec, None, note)
 
 
 def find_gpu(text: str) -> GpuSpec:

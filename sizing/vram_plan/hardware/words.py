@@ -25,8 +25,9 @@ _NOISE: Final = frozenset(
 #: Product lines: may be left out, but must be right when given.
 _LINES: Final = frozenset({"rtx", "gtx", "rx", "arc"})
 _SYNONYMS: Final = {"mobile": "laptop", "notebook": "laptop", "sxm2": "sxm", "sxm3": "sxm", "sxm4": "sxm", "sxm5": "sxm", "sxm6": "sxm"}
-#: What is dropped before a name is cut; `max-q` is one word.
+#: What is dropped before a name is cut: marks, and the Macs' own names.
 _DROPPED: Final = re.compile(r"\((?:r|tm)\)|macbook(?: pro| air)?|mac (?:studio|mini|pro)|imac")
+_SPELLINGS: Final = (("max-q", "maxq"), ("max q", "maxq"), (" gpu core", " core"))
 _BREAKS: Final = str.maketrans(dict.fromkeys("()[]{}®™,;:/_-+'\"\t\r", " "))
 _SIZE: Final = re.compile(r"(\d{1,6}(?:\.\d{1,3})?)(?:gib|gb|g|q)")
 _UNITS: Final = frozenset({"gb", "gib", "g"})
@@ -43,7 +44,10 @@ class Name(NamedTuple):
 
 
 def _plain(text: str) -> str:
-    return _DROPPED.sub(" ", text.lower()).replace("max-q", "maxq").replace("max q", "maxq").replace(" gpu core", " core").translate(_BREAKS)
+    low = _DROPPED.sub(" ", text.lower())
+    for written, meant in _SPELLINGS:
+        low = low.replace(written, meant)
+    return low.translate(_BREAKS)
 
 
 def cut(text: str) -> list[str]:
