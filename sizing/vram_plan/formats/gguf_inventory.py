@@ -28,7 +28,9 @@ _WHOLE_KV_B: Final = frozenset({"minicpm3", "plm"})
 #: Families whose file states one number of KV heads for all layers, recurrent ones too; others state 0 for those.
 _ONE_HEAD_COUNT: Final = frozenset({"qwen3_next", "qwen3_5", "qwen3_5_moe"})
 #: Families llama.cpp gives its type "70B", by their number of layers (src/models/llama.cpp, qwen2.cpp, deci.cpp, olmo.cpp).
-_LARGE: Final = {"llama": 80, "mistral": 80, "qwen2": 80, "nemotron-nas": 80, "deci": 80, "olmo": 80, "jais2": 68}
+_LARGE: Final = {"llama": 80, "mistral": 80, "qwen2": 80, "nemotron-nas": 80, "olmo": 80, "jais2": 68, "internvl": 80, "llava_next": 80}
+#: BERT's pooler, which the converter keeps only below a classification head; it drops the masked-word head as well.
+_POOLER: Final = ("cls", "cls.bias")
 #: Matrices that stay in fp32, by the end of their name (conversion/base.py); all that is 1-D or a norm does too.
 _FP32: Final = (
     "_norm", "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "ssm_conv1d_q",
@@ -43,8 +45,9 @@ def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
     split = architecture.family not in _WHOLE_KV_B
     values = _value_widths(architecture.tensors) if split else {}
     found: list[Tensor] = []
+    dropped = () if any(t.role == "cls.output" for t in architecture.tensors) else _POOLER
     for tensor in architecture.tensors:
-        if tensor.part not in parts:
+        if tensor.part not in parts or tensor.role in dropped or tensor.role.startswith("mlm_"):
             continue
         if split and tensor.role == "attn_kv_b":
             found.extend(_split_kv_b(tensor, architecture, values.get(tensor.layer, 0)))
@@ -73,7 +76,7 @@ def _first_group(a: Architecture) -> int:
     for layer in a.cache_layers:
         if layer.kv_heads and (layer.layer == 0 or a.family in _ONE_HEAD_COUNT):
             return 1 if a.family in _WHOLE_KV_B else (layer.heads or a.heads) // layer.kv_heads
-    return 0
+    return 1 if a.kind == "encoder" and a.heads else 0
 
 
 def _value_widths(tensors: Sequence[Tensor]) -> dict[int | None, int]:

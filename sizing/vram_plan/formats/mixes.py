@@ -65,6 +65,7 @@ _ENDINGS: Final = {
     "attn_q": "attn_q",
     "attn_output": "attn_output",
 }
+_STACKS: Final = ("enc.", "dec.")
 _PARTS: Final = ("ffn_up", "ffn_gate", "ffn_down")
 
 #: Names the quantiser never touches, by a part of the name, and those that have no `.weight` at their end.
@@ -88,6 +89,8 @@ def _column(role: str) -> str:
     """The table's column for a role; "" for those that always get the base type."""
     if role in ("output", "token_embd", "per_layer_token_embd"):
         return "output" if role == "output" else "token_embd"
+    if role.startswith(_STACKS) and role.endswith("attn_output"):  # called attn_o there
+        return ""
     for ending, column in _ENDINGS.items():
         if role.endswith(ending):
             return column
@@ -148,7 +151,10 @@ def mix_types(tensors: Sequence[Tensor], mix: str, facts: GgufFacts) -> tuple[Te
 
 def _order(tensor: Tensor) -> tuple[int, str]:
     """The quantiser's order: what is of no layer first, then by layer and name (`weight_name_comparer`)."""
-    return (-1 if tensor.layer is None else tensor.layer, tensor.role)
+    layer = -1 if tensor.layer is None else tensor.layer
+    if tensor.role.startswith(_STACKS) and layer >= 0:
+        return -1, f"{tensor.role[:4]}blk.{layer}.{tensor.role[4:]}."
+    return layer, tensor.role
 
 
 def _touched(tensor: Tensor) -> bool:
@@ -179,7 +185,7 @@ class _Mixer:
         if column == "output" or (column == "token_embd" and self.tied):
             return self._output(tensor)
         if self.moe_only:
-            return self.base if len(tensor.shape) > 2 else "Q8_0"
+            return self.base if math.prod(tensor.shape[:-2]) > 1 else "Q8_0"
         if not column:
             return self.base
         counted = self.seen[column]

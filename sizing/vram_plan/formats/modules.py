@@ -48,13 +48,15 @@ _MAX_EXPRESSIONS, _MAX_LENGTH, _MAX_REPEATS = 64, 200, 2
 
 
 @lru_cache(maxsize=1 << 15)
-def _inner_names(role: str, recurrent: bool) -> tuple[str, ...]:
-    """What the module of a role may be called inside its layer."""
+def _inner_names(role: str, beside: bool) -> tuple[str, ...]:
+    """What the module of a role may be called inside its layer; `beside` as in `module_names`."""
     base = role.removesuffix("_exps").removesuffix("_shexp").removesuffix("_chexps")
     leaves = _MODULES.get(base, base).split("|")
     if not role.startswith("ffn_"):
-        mixer = role.startswith(("ssm_", "shortconv")) or (recurrent and role in ("attn_qkv", "attn_gate"))
+        mixer = role.startswith(("ssm_", "shortconv")) or (beside and role in ("attn_qkv", "attn_gate"))
         return tuple(f"{block}.{leaf}" for block in (_RECURRENT if mixer else _ATTENTION) for leaf in leaves)
+    if role.endswith("_exps") and beside:
+        return tuple(f"experts.{leaf}" for leaf in (*leaves, *(f"0.{leaf}" for leaf in leaves)))
     if role.endswith("_exps"):
         return tuple(f"{block}.experts.{leaf}" for block in _FEED_FORWARD for leaf in (*leaves, *(f"0.{leaf}" for leaf in leaves)))
     if role.endswith("_shexp"):
@@ -62,13 +64,16 @@ def _inner_names(role: str, recurrent: bool) -> tuple[str, ...]:
     return tuple(f"{block}.{leaf}" for block in _FEED_FORWARD for leaf in leaves)
 
 
-def module_names(tensor: Tensor, recurrent: bool = False) -> tuple[str, ...]:
-    """What a weight's module may be called, without what stands before `layers`. `recurrent`: its layer keeps a state."""
+def module_names(tensor: Tensor, beside: bool = False) -> tuple[str, ...]:
+    """What a weight's module may be called, without what stands before `layers`.
+
+    `beside`: its layer keeps a recurrent state, or, for experts, has a dense block as well (and they stand beside it).
+    """
     if tensor.role in ("output", "token_embd"):
         return ("lm_head", "head", "embed_out") if tensor.role == "output" else ("embed_tokens", "wte", "word_embeddings")
     if tensor.part not in ("text", "mtp"):
         return _tower_names(tensor)
-    names = tuple(f"layers.{tensor.layer}.{name}" for name in _inner_names(tensor.role, recurrent))
+    names = tuple(f"layers.{tensor.layer}.{name}" for name in _inner_names(tensor.role, beside))
     return names if tensor.part == "text" else (*names, *(f"mtp.{name}" for name in names))
 
 

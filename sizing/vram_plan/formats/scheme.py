@@ -20,7 +20,7 @@ __all__ = ["Scheme", "apply_scheme"]
 #: Matrices schemes leave alone besides those llama.cpp does.
 _KEPT: Final = frozenset({"token_embd", "output", "position_embd", "token_types", "per_layer_token_embd", "cls.output"})
 _KEPT_ENDINGS: Final = ("ffn_gate_inp_shexp", "indexer.proj", "ssm_ba", "ssm_alpha", "ssm_beta")
-_KEPT_PARTS: Final = ("nextn.", "hc_", "conv", "time_mix_lerp", "lru_a")
+_KEPT_PARTS: Final = ("nextn.", "hc_", "conv", "time_mix_lerp", "lru_a", "ffn_routed_", "_res_")
 
 
 @dataclass(frozen=True)
@@ -53,20 +53,22 @@ def apply_scheme(tensors: Sequence[Tensor], scheme: Scheme) -> tuple[Tensor, ...
     experts_only = scheme.experts_only and any(t.experts for t in tensors)
     named = bool(scheme.skipped or scheme.groups)
     recurrent = {t.layer for t in tensors if t.role.startswith("ssm_")} if named else set()
+    dense = {t.layer for t in tensors if t.role == "ffn_down"} if named else set()
+    head = scheme.head or any(modules.holds(("lm_head",)) for modules, _ in scheme.groups)
     found = []
     for tensor in tensors:
         kind = tensor.stored_as
-        if _may_change(tensor, scheme) and (tensor.experts or not experts_only):
-            kind = _kind(tensor, scheme, tensor.layer in recurrent) if named else scheme.stored_as
+        if _may_change(tensor, scheme, head) and (tensor.experts or not experts_only):
+            kind = _kind(tensor, scheme, tensor.layer in (dense if tensor.experts else recurrent)) if named else scheme.stored_as
         found.append(Tensor(tensor.role, tensor.layer, tensor.shape, tensor.experts, kind, tensor.part))
     return tuple(found)
 
 
-def _may_change(tensor: Tensor, scheme: Scheme) -> bool:
+def _may_change(tensor: Tensor, scheme: Scheme, head: bool) -> bool:
     if len(tensor.shape) < 2:
         return False
-    if scheme.head and tensor.role in ("token_embd", "output"):
-        return True
+    if tensor.role in ("token_embd", "output"):
+        return scheme.head or (head and tensor.role == "output")
     if tensor.part not in ("text", "mtp"):
         return scheme.towers and _is_linear(tensor.role)
     return tensor.layer is not None and _is_linear(tensor.role)
@@ -79,9 +81,9 @@ def _is_linear(role: str) -> bool:
     return quantisable(role) and "norm" not in role and "embd" not in role
 
 
-def _kind(tensor: Tensor, scheme: Scheme, recurrent: bool) -> str:
+def _kind(tensor: Tensor, scheme: Scheme, beside: bool) -> str:
     """The format of a weight that could be quantised, by the modules the config names."""
-    names = module_names(tensor, recurrent)
+    names = module_names(tensor, beside)
     if scheme.skipped.holds(names):
         return tensor.stored_as
     for modules, kind in scheme.groups:

@@ -24,15 +24,17 @@ _ALGORITHMS: Final = {
 }  # fmt: skip
 #: The names of `Format`s by what they store.
 _NAMES: Final = {
-    "FP8T": "FP8", "FP8C": "FP8-CHANNEL", "FP8B": "FP8-BLOCK", "NVFP4S": "NVFP4", "INT8": "W8A8", "CT": "W4A16", "CT-4/128": "W4A16",
-    "CT-8/0": "W8A16", "AWQ-4/128": "AWQ", "GPTQ-4/128": "GPTQ", "GPTQ-8/128": "GPTQ-INT8", "NF4DQ": "NF4-DQ", "BNB8": "INT8",
+    "FP8T": "FP8", "FP8C": "FP8-CHANNEL", "FP8B": "FP8-BLOCK", "FP8BE": "FP8-BLOCK", "NVFP4S": "NVFP4", "INT8": "W8A8",
+    "CT": "W4A16", "CT-4/128": "W4A16", "CT-8/0": "W8A16", "AWQ-4/128": "AWQ", "GPTQ-4/128": "GPTQ", "GPTQ-8/128": "GPTQ-INT8", "NF4DQ": "NF4-DQ", "BNB8": "INT8",
     "HQQ-4/64": "HQQ", "TORCHAO": "TORCHAO-INT4",
     "MLX-4/64": "MLX-4BIT", "MLX-8/64": "MLX-8BIT", "": "BF16",
 }  # fmt: skip
 
 
-def scheme_from_config(config: Mapping[str, Any]) -> Scheme | None:
+def scheme_from_config(config: Mapping[str, Any], model: Mapping[str, Any] | None = None) -> Scheme | None:
     """The scheme a checkpoint's quantisation config states; None where it states none.
+
+    `model` is the whole `config.json`, where there is one: DeepSeek-V4 says there that its experts are in FP4.
 
     A method nobody has described here gives a scheme that leaves all weights in 16 bits and says so in `note`.
     Raises FormatError where a value cannot be meant.
@@ -44,6 +46,8 @@ def scheme_from_config(config: Mapping[str, Any]) -> Scheme | None:
         config = {"quant_method": "modelopt", **nested}
     if not config:
         return None
+    if model is not None and model.get("expert_dtype") == "fp4":
+        config = {"moe_quant_algo": "MXFP4", **config}
     method = _text(config, "quant_method").lower().replace("_", "-") or _guess(config)
     reader = _READERS.get(method)
     if reader is None:
@@ -120,12 +124,12 @@ def _bitsandbytes(config: _Config) -> Scheme:
 
 
 def _fp8(config: _Config) -> Scheme:
-    kind = "FP8B" if config.get("weight_block_size") else "FP8T"
-    groups: tuple[tuple[ModuleList, str], ...] = ()
-    if _text(config, "moe_quant_algo") in _ALGORITHMS:  # DeepSeek-V4's NVFP4 experts in an FP8 checkpoint
-        groups = ((ModuleList(("ffn.experts", "mlp.experts")), _ALGORITHMS[_text(config, "moe_quant_algo")]),)
-        return Scheme("NVFP4", kind, groups=groups)
-    return _scheme(kind, config, groups=groups)
+    block = config.get("weight_block_size")
+    kind = ("FP8BE" if _text(config, "scale_fmt") == "ue8m0" else "FP8B") if block else "FP8T"
+    experts = _ALGORITHMS.get(_text(config, "moe_quant_algo"))
+    if experts:  # DeepSeek-V4: 4-bit experts in an FP8 checkpoint
+        return Scheme(_NAMES.get(experts, experts), kind, groups=((ModuleList(("mlp.experts",)), experts),))
+    return _scheme(kind, config)
 
 
 def _mxfp4(config: _Config) -> Scheme:
