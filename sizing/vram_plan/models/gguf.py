@@ -28,7 +28,7 @@ MAX_TENSORS: Final = 100_000
 MAX_KEYS: Final = 10_000
 MAX_HEADER_BYTES: Final = 256 << 20
 #: Strings in arrays, all together; Gemma's vocabulary and merges are 0.8 million.
-MAX_STRINGS: Final = 4_000_000
+MAX_STRINGS: Final = 3_000_000
 MAX_SPLITS: Final = 1_000
 _MAX_NAME: Final = 256
 #: Longer texts (a chat template) and lists (the vocabulary) are kept as their length only.
@@ -218,17 +218,20 @@ def _array(cursor: _Cursor, kind: int, count: int, key: str) -> list[Any] | Long
 def _tensor(cursor: _Cursor) -> tuple[int, StoredTensor]:
     """A tensor's offset in the data, and what it is."""
     name, dimensions = cursor.name(), cursor.number("<I")
-    at = f"{cursor.where}: tensor {shown(name)}"
     if not 1 <= dimensions <= 4:
-        raise FormatError(f"{at} has {dimensions} dimensions; 1 to 4 belong there")
+        raise _odd_tensor(cursor, name, f"has {dimensions} dimensions; 1 to 4 belong there")
     shape = struct.unpack(f"<{dimensions}Q", cursor.take(8 * dimensions))[::-1]
     kind, offset = cursor.number("<I"), cursor.number("<Q")
-    if kind not in GGML_TYPES:
-        raise FormatError(f"{at} has the ggml type {kind}, which is not known", "a newer vram-plan may know it")
-    dtype = GGML_TYPES[kind]
+    dtype = GGML_TYPES.get(kind)
+    if dtype is None:
+        raise _odd_tensor(cursor, name, f"has the ggml type {kind}, which is not known")
     if not all(shape) or math.prod(shape) >= 1 << 60 or shape[-1] % block_elements(dtype):
-        raise FormatError(f"{at} has the shape {shape}, which {dtype} cannot have")
+        raise _odd_tensor(cursor, name, f"has the shape {shape}, which {dtype} cannot have")
     return offset, StoredTensor(name, dtype, shape, storage_bytes(dtype, shape))
+
+
+def _odd_tensor(cursor: _Cursor, name: str, problem: str) -> FormatError:
+    return FormatError(f"{cursor.where}: tensor {shown(name)} {problem}")
 
 
 def _alignment(metadata: dict[str, Any], where: str) -> int:

@@ -28,7 +28,7 @@ class TensorName(NamedTuple):
 
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|decoder_layers)\.(\d{1,5})\.(.+)")
-_EXPERT = re.compile(r"(?:^|[._])experts\.(?:(\d+)\.)?")
+_EXPERT = re.compile(r"(?:^|\.)(?:local_|moe_)?experts\.")
 _MTP: Final = re.compile(r"(?:^|[._])(?:mtp|nextn)[._]|\.(?:eh_proj|enorm|hnorm|shared_head)\.")
 _PROJECTOR: Final = re.compile(
     r"projector|(?:^|\.)(?:connector|aligner|patch_merger|visual\.merger|visual\.deepstack|embed_vision|embed_audio|resampler)"

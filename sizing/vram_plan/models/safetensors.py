@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeGuard
 
 from ..errors import FormatError
 from .checkpoint import StoredTensor
@@ -77,27 +77,31 @@ def parse_header(blob: bytes, where: str, file_bytes: int | None) -> tuple[Store
 
 
 def _entry(name: str, value: Any, where: str) -> tuple[int, int, StoredTensor]:
-    at = f"{where}: tensor {shown(name)}"
+    problem = _problem(value)
+    if problem:
+        raise FormatError(f"{where}: tensor {shown(name)} {problem}")
+    start, stop = value["data_offsets"]
+    return start, stop, StoredTensor(name, value["dtype"], tuple(value["shape"]), stop - start)
+
+
+def _problem(value: Any) -> str:
+    """What is wrong with a header's entry; empty where nothing is."""
     if not isinstance(value, dict):
-        raise FormatError(f"{at} is {shown(value)}; an object belongs there")
-    dtype = value.get("dtype")
+        return f"is {shown(value)}; an object belongs there"
+    dtype, shape, offsets = value.get("dtype"), value.get("shape"), value.get("data_offsets")
     if not isinstance(dtype, str) or dtype not in DTYPE_BITS:
-        raise FormatError(f"{at} has the dtype {shown(dtype)}, which is not known")
-    shape = _whole_numbers(value.get("shape"), f"{at} has the shape", 16)
-    offsets = _whole_numbers(value.get("data_offsets"), f"{at} has the data_offsets", 2)
-    if len(offsets) != 2 or offsets[1] < offsets[0]:
-        raise FormatError(f"{at} has the data_offsets {offsets}; a start and an end belong there")
-    start, stop = offsets
-    if math.prod(shape) * DTYPE_BITS[dtype] != (stop - start) * 8:
-        raise FormatError(f"{at} of shape {shape} and dtype {dtype} cannot take {stop - start:,} bytes")
-    return start, stop, StoredTensor(name, dtype, tuple(shape), stop - start)
+        return f"has the dtype {shown(dtype)}, which is not known"
+    if not _whole_numbers(shape, 16):
+        return f"has the shape {shown(shape)}; whole numbers belong there"
+    if not _whole_numbers(offsets, 2) or len(offsets) != 2 or offsets[1] < offsets[0]:
+        return f"has the data_offsets {shown(offsets)}; a start and an end belong there"
+    if math.prod(shape) * DTYPE_BITS[dtype] != (offsets[1] - offsets[0]) * 8:
+        return f"of shape {shape} and dtype {dtype} cannot take {offsets[1] - offsets[0]:,} bytes"
+    return ""
 
 
-def _whole_numbers(value: Any, what: str, most: int) -> list[int]:
-    good = isinstance(value, list) and len(value) <= most
-    if not good or not all(type(v) is int and 0 <= v <= _MAX_TENSOR_BYTES for v in value):
-        raise FormatError(f"{what} {shown(value)}; whole numbers belong there")
-    return list(value)
+def _whole_numbers(value: Any, most: int) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and len(value) <= most and all(type(v) is int and 0 <= v <= _MAX_TENSOR_BYTES for v in value)
 
 
 def parse_index(obj: Any, where: str = "model.safetensors.index.json") -> tuple[str, ...]:
