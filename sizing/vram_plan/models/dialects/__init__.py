@@ -14,7 +14,7 @@ from typing import Any
 from ...errors import FormatError
 from ..architecture import Architecture
 from .config import Config
-from .registry import FAMILIES
+from .registry import FAMILIES, Reader
 
 __all__ = ["read_architecture"]
 
@@ -39,6 +39,7 @@ _MODULES = (
     "nemotron_h",
     "delta",
     "linear_attention",
+    "ling",
     "short_convolution",
     "hybrid_streams",
     "nested_text",
@@ -52,7 +53,7 @@ _MODULES = (
 _loaded = False
 
 
-def _families() -> dict[str, Any]:
+def _families() -> dict[str, Reader]:
     global _loaded
     if not _loaded:
         for name in _MODULES:

@@ -1,4 +1,4 @@
-"""Linear attention between layers of attention: Kimi Linear and Kimi-K3's text, Ling 3 (bailing_hybrid), MiniMax-Text-01."""
+"""Linear attention between layers of attention: Kimi Linear and Kimi-K3's text, MiniMax-Text-01 and M1."""
 
 from __future__ import annotations
 
@@ -8,22 +8,7 @@ from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, latent_attention, mlp, moe, read_shape, window_cache
 from .config import Config
 from .registry import family
-from .ssm_blocks import add_mtp, kimi_delta, layer_kinds, with_defaults
-
-_MLA = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
-
-
-def _max_length(c: Config, default: int) -> int:
-    return c.integer("model_max_length", default=default, high=1 << 40)
-
-
-def _sparse_layers(c: Config, layers: int, first_dense: int) -> list[bool]:
-    """Which layers have routed experts: `mlp_layer_types`, else all after the first `first_k_dense_replace`."""
-    named = c.items("mlp_layer_types")
-    if named and len(named) >= layers:
-        return [kind == "sparse" for kind in named[:layers]]
-    first = c.integer("first_k_dense_replace", default=first_dense, low=0)
-    return [layer >= first for layer in range(layers)]
+from .ssm_blocks import MLA_DEFAULTS, kimi_delta, layer_kinds, sparse_layers, with_defaults
 
 
 def _kimi_kinds(c: Config, linear: Config, layers: int) -> list[str]:
@@ -45,14 +30,15 @@ def kimi_linear(c: Config) -> Architecture:
     Kimi-K3's text adds keys of its own, read as llama.cpp loads them (`src/models/kimi-k3.cpp`): a full gate matrix,
     an output gate on the latent attention, attention over earlier residuals, experts in a narrower width.
     """
-    c = with_defaults(c, **_MLA)
-    s = read_shape(c, layers=27, hidden=2304, heads=32, vocab=163840, ffn=9216, context=_max_length(c, 1048576))
+    c = with_defaults(c, **MLA_DEFAULTS)
+    context = c.integer("model_max_length", default=1048576, high=1 << 40)
+    s = read_shape(c, layers=27, hidden=2304, heads=32, vocab=163840, ffn=9216, context=context)
     linear = c.section("linear_attn_config") or Config({}, c.where)
     heads = linear.integer("num_heads", default=c.integer("linear_num_heads", default=32), high=65536)
     dim = linear.integer("head_dim", default=c.integer("linear_head_dim", default=128), high=65536)
     kernel = linear.integer("short_conv_kernel_size", default=c.integer("linear_conv_kernel_dim", default=4), high=1024)
     full_gate = "ssm_g" if linear.flag("use_full_rank_gate") else ""
-    kinds, sparse = _kimi_kinds(c, linear, s.layers), _sparse_layers(c, s.layers, 1)
+    kinds, sparse = _kimi_kinds(c, linear, s.layers), sparse_layers(c, s.layers, 1)
     experts = c.integer("num_experts", "num_local_experts", "n_routed_experts", default=256, high=65536)
     residuals, bias = c.integer("attn_res_block_size", default=0, low=0) > 0, c.flag("attention_bias")
     feed = _kimi_experts(c, s, experts)
@@ -109,49 +95,6 @@ def _residual_scores(inv: Inventory, layer: int | None, hidden: int, *roles: str
     for role in roles:
         inv.norm(f"{role}_norm", layer, hidden)
         inv.add(f"{role}_proj", layer, 1, hidden)
-
-
-@family("bailing_hybrid")
-def bailing_hybrid(c: Config) -> Architecture:
-    """Ling 3: Kimi delta attention with full decay and gate matrices; latent attention with one gate a head."""
-    dim = c.integer("head_dim", default=128, high=65536)
-    c = with_defaults(c, **_MLA)
-    s = read_shape(c, layers=42, hidden=2560, heads=32, vocab=157184, ffn=6144, context=_max_length(c, 262144))
-    kernel, group = c.integer("short_conv_kernel_size", default=4, high=1024), c.integer("layer_group_size", default=6)
-    kinds = layer_kinds(c, s.layers) or ["linear_attention" if (i + 1) % group else "full_attention" for i in range(s.layers)]
-    sparse, bias = _sparse_layers(c, s.layers, 2), c.flag("attention_bias")
-    experts = c.integer("num_experts", "num_local_experts", default=512, high=65536)
-    width = c.integer("moe_intermediate_size", default=768)
-    shared = width * c.integer("num_shared_experts", "n_shared_experts", default=1, low=0, high=65536)
-
-    def full(inv: Inventory, layer: int) -> CacheLayer:
-        cache = latent_attention(inv, layer, c, s, bias=bias)
-        inv.linear("attn_gate", layer, s.heads, s.hidden)
-        return cache
-
-    def block(inv: Inventory, layer: int) -> CacheLayer:
-        inv.norm("attn_norm", layer, s.hidden)
-        if layer < s.layers and kinds[layer] == "linear_attention":
-            cache = kimi_delta(inv, layer, s.hidden, s.heads, dim, kernel, full_decay="ssm_f_a", full_gate="ssm_g_a")
-        else:
-            cache = full(inv, layer)
-        inv.norm("ffn_norm", layer, s.hidden)
-        if layer >= s.layers or sparse[layer]:
-            moe(inv, layer, s.hidden, experts, width, shared=shared)
-        else:
-            mlp(inv, layer, s.hidden, s.ffn)
-        return cache
-
-    per_token = c.integer("num_experts_per_token", "num_experts_per_tok", default=8, high=65536)
-    found = decoder(c, s, block, family="bailing_hybrid", experts=experts, experts_per_token=per_token)
-    draft = Inventory(found.dtype, part="mtp")
-    steps = c.integer("num_nextn_predict_layers", "num_mtp_layers", default=1, low=0, high=64)
-    for layer in range(s.layers, s.layers + steps):
-        block(draft, layer)
-        draft.linear("nextn.eh_proj", layer, s.hidden, 2 * s.hidden)
-        for role in ("nextn.enorm", "nextn.hnorm", "nextn.shared_head_norm"):
-            draft.norm(role, layer, s.hidden)
-    return add_mtp(found, draft)
 
 
 @family("minimax", "minimax_text_01", "minimax_m1")

@@ -16,6 +16,7 @@ from .blocks import Inventory
 from .config import MAX_WIDTH, Config
 
 __all__ = [
+    "MLA_DEFAULTS",
     "DeltaNet",
     "Mamba2",
     "add_mtp",
@@ -27,11 +28,14 @@ __all__ = [
     "mamba2",
     "mamba_rank",
     "short_conv",
+    "sparse_layers",
     "with_defaults",
 ]
 
 #: Older names of layer kinds (transformers `configuration_utils.py: _LEGACY_LAYER_TYPE_REMAP`).
 _OLD_KINDS = {"mamba": "linear_attention", "attention": "full_attention"}
+#: Latent attention's sizes where a config leaves them out (Kimi Linear, Ling).
+MLA_DEFAULTS = {"kv_lora_rank": 512, "qk_rope_head_dim": 64, "qk_nope_head_dim": 128, "v_head_dim": 128}
 
 
 def with_defaults(c: Config, **defaults: Any) -> Config:
@@ -49,6 +53,15 @@ def layer_kinds(c: Config, layers: int) -> list[str] | None:
             raise FormatError(f"{c.where}: {key} must name the kind of each of the {layers} layers; it has {len(named)} entries")
         return [_OLD_KINDS.get(kind, kind) for kind in named[:layers]]
     return None
+
+
+def sparse_layers(c: Config, layers: int, first_dense: int) -> list[bool]:
+    """Which layers have routed experts: `mlp_layer_types`, else all after the first `first_k_dense_replace`."""
+    named = c.items("mlp_layer_types")
+    if named and len(named) >= layers:
+        return [kind == "sparse" for kind in named[:layers]]
+    first = c.integer("first_k_dense_replace", default=first_dense, low=0)
+    return [layer >= first for layer in range(layers)]
 
 
 def factored(c: Config, base: int, *keys: str, default: float) -> float:
