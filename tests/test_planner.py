@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
-from functools import lru_cache
+from functools import cache
 
 import pytest
 import vram_plan as vp
@@ -18,7 +18,7 @@ MODELS = ("llama3-8b", "gemma3-27b", "deepseek-v2-lite", "qwen3-next", "falcon-m
 QUANTS = ("Q2_K", "Q4_K_M", "Q8_0", "BF16")
 
 
-@lru_cache(maxsize=None)
+@cache
 def model(name: str) -> vp.Model:
     return vp.load(name)
 
@@ -48,7 +48,21 @@ def test_json_is_the_model_dump_and_has_the_contracts_fields() -> None:
     dump = plan.model_dump(mode="json")
     assert json.loads(plan.model_dump_json()) == dump
     assert dump["schema"] == "vram-plan/1"
-    assert set(dump) >= {"schema", "model", "request", "need", "kv_bytes_per_token", "devices", "host", "memory", "fit", "engine", "speed", "launch", "notes"}
+    assert set(dump) >= {
+        "schema",
+        "model",
+        "request",
+        "need",
+        "kv_bytes_per_token",
+        "devices",
+        "host",
+        "memory",
+        "fit",
+        "engine",
+        "speed",
+        "launch",
+        "notes",
+    }
     assert {"name", "source", "revision", "architecture", "trained_context", "tied_embeddings", "parameters", "basis"} <= set(dump["model"])
     assert {"total", "active", "embedding", "lm_head", "vision", "audio", "projector", "experts"} <= set(dump["model"]["parameters"])
     assert {"verdict", "headroom", "limiting_device", "max_context", "max_sequences", "suggestions"} <= set(dump["fit"])
@@ -148,15 +162,15 @@ def test_what_does_not_fit_comes_with_what_would() -> None:
     plan = vp.plan(model("llama3-8b"), context="128k", bits=8, gpus="RTX 4060")
     assert plan.fit.verdict == "does_not_fit" and plan.fit.headroom < 0
     assert any(text.startswith("--gpu") for text in plan.fit.suggestions)
-    assert any(text.startswith("--ctx") or text.startswith("--quant") for text in plan.fit.suggestions)
+    assert any(text.startswith(("--ctx", "--quant")) for text in plan.fit.suggestions)
 
 
 @pytest.mark.parametrize(
     "request_",
     [
         {"context": "lots"}, {"context": 0}, {"context": -5}, {"context": True}, {"bits": 7}, {"quant": "Q9_Z"}, {"engine": "lmstudio2"},
-        {"sequences": 0}, {"sequences": 1 << 60}, {"kv_type": "q3_7"}, {"bits": 4, "quant": "Q4_0"}, {"offload": "some"}, {"options": {"nonsense": 1}},
-        {"gpus": "RTX 9999 Ultra"}, {"gpus": ""},
+        {"sequences": 0}, {"sequences": 1 << 60}, {"kv_type": "q3_7"}, {"bits": 4, "quant": "Q4_0"}, {"offload": "some"},
+        {"options": {"nonsense": 1}}, {"gpus": "RTX 9999 Ultra"}, {"gpus": ""},
     ],
 )  # fmt: skip
 def test_what_cannot_be_meant_is_a_usage_error_in_one_sentence(request_: dict) -> None:

@@ -82,17 +82,31 @@ def plan(
             help="A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path.",
         ),
     ],
-    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)] = None,
-    bits: Annotated[int | None, typer.Option("--bits", "-b", help="2, 3, 4, 5, 6, 8 or 16: the engine's usual format of that width.", show_default=False)] = None,
-    quant: Annotated[str | None, typer.Option("--quant", "-q", help="A number format by name: Q4_K_M, AWQ, FP8 … (vram-plan formats).", show_default=False)] = None,
+    ctx: Annotated[
+        str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)
+    ] = None,
+    bits: Annotated[
+        int | None,
+        typer.Option("--bits", "-b", help="2, 3, 4, 5, 6, 8 or 16: the engine's usual format of that width.", show_default=False),
+    ] = None,
+    quant: Annotated[
+        str | None,
+        typer.Option("--quant", "-q", help="A number format by name: Q4_K_M, AWQ, FP8 … (vram-plan formats).", show_default=False),
+    ] = None,
     kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, bf16, fp8, q8_0, q4_0 …", show_default=False)] = None,
     kv_k: Annotated[str | None, typer.Option("--kv-k", help="As --kv, for K alone.", show_default=False)] = None,
     kv_v: Annotated[str | None, typer.Option("--kv-v", help="As --kv, for V alone.", show_default=False)] = None,
     parallel: Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")] = 1,
-    engine: Annotated[str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)] = None,
+    engine: Annotated[
+        str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)
+    ] = None,
     gpu: Annotated[
         str | None,
-        typer.Option("--gpu", help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB. Default: this machine's.", show_default=False),
+        typer.Option(
+            "--gpu",
+            help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB. Default: this machine's.",
+            show_default=False,
+        ),
     ] = None,
     tp: Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)] = None,
     pp: Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)] = None,
@@ -100,7 +114,9 @@ def plan(
     offload: Annotated[str, typer.Option("--offload", help="auto, none, experts, or a number of layers kept on the CPU.")] = "auto",
     prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
     output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
-    setting: Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)] = None,
+    setting: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)
+    ] = None,
     json: Json = False,
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Walk through every formula with this model's numbers.")] = False,
@@ -111,9 +127,9 @@ def plan(
 
     loaded = _load(model, offline or _offline_wanted())
     answer = vp.plan(
-        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel, kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v,
-        tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload, prompt=prompt, output=output,
-        options=parse_settings(setting or []),
+        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel,
+        kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload,
+        prompt=prompt, output=output, options=parse_settings(setting or []),
     )  # fmt: skip
     if json:
         typer.echo(answer.model_dump_json(indent=2))
@@ -128,7 +144,7 @@ def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
 
     print_plan(answer)
     if explain:
-        from .explain import print_explanation
+        from .screen import print_explanation
 
         print_explanation(model, answer)
 

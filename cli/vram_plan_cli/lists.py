@@ -8,7 +8,7 @@ from typing import Any
 
 import vram_plan as vp
 from rich.table import Table
-from vram_plan.units import format_gib
+from vram_plan import format_gib
 
 from .screen import console
 
@@ -70,6 +70,6 @@ def print_hardware(as_json: bool) -> None:
         for process in device.processes:
             out.print(f"   held by {process.name or 'process'} ({process.pid}): {format_gib(process.bytes or 0)}")
     if not found.devices:
-        out.print("No GPU was found.")
+        out.print(f"No GPU was found: {found.reason}." if found.reason else "No GPU was found.")
     for note in found.notes:
         out.print(note)

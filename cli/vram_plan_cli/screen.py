@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from vram_plan.units import format_count, format_gib
+from vram_plan import format_count, format_gib
 
 if TYPE_CHECKING:
-    from vram_plan.plan import DevicePlan, Plan, Term
+    from vram_plan import Model, Plan, Term
+    from vram_plan.plan import DevicePlan
 
-__all__ = ["console", "print_plan"]
+__all__ = ["console", "print_explanation", "print_plan", "show"]
 
 _GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
                   ("compute", "▒", "yellow", "compute"), ("runtime", "░", "green", "runtime"))  # fmt: skip
@@ -32,19 +33,31 @@ def console() -> Console:
     return Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)
 
 
+def show(out: Console, *parts: Table | Text | str, style: str = "") -> None:
+    """Print without the blanks a table pads its lines with."""
+    with out.capture() as captured:
+        for part in parts:
+            out.print(part, style=style or None)
+    out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+
+
+def print_explanation(model: Model, plan: Plan) -> None:
+    """`--explain`: the plan's arithmetic, section by section."""
+    import vram_plan as vp
+
+    out = console()
+    for section in vp.explain(model, plan):
+        show(out, "", Text(section.title, style="bold"), *(f"  {line}" for line in section.lines))
+
+
 def print_plan(plan: Plan, out: Console | None = None) -> None:
     out = out or console()
-    out.print(Text(_title(plan), style="bold"))
-    out.print()
-    out.print(Text(verdict_sentence(plan), style=_VERDICT_STYLE[plan.fit.verdict]))
-    out.print()
+    show(out, Text(_title(plan), style="bold"))
+    show(out, "", Text(verdict_sentence(plan), style=_VERDICT_STYLE[plan.fit.verdict]), "")
     shown = _shown_device(plan)
     if out.is_terminal and shown.usable:
-        for device in plan.devices[:8]:
-            out.print(_bar(device, min(out.width, 80)))
-        out.print(_legend(shown))
-        out.print()
-    out.print(_terms(plan, shown, out.width))
+        show(out, *(_bar(device, min(out.width, 80)) for device in plan.devices[:8]), _legend(shown), "")
+    show(out, _terms(plan, shown, out.width))
     _print_advice(plan, out)
 
 
@@ -59,7 +72,8 @@ def _title(plan: Plan) -> str:
 def _machine(devices: tuple[DevicePlan, ...]) -> str:
     names: dict[str, int] = {}
     for device in devices:
-        names[device.name] = names.get(device.name, 0) + 1
+        name = device.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+        names[name] = names.get(name, 0) + 1
     return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in names.items())
 
 
@@ -147,8 +161,10 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
         _add_term(table, term, " (RAM)")
     count = len(plan.devices)
     label = "total" if count == 1 else f"total, fullest of {count} GPUs"
-    rest = f"of {format_gib(device.used + device.headroom)} free now" if device.headroom is not None and device.headroom >= 0 else ""
-    _add_row(table, label, format_gib(device.used), "", rest or (f"{format_gib(-device.headroom)} more than is free" if device.headroom else ""))
+    rest = f"of {format_gib(device.used + device.headroom)} free" if device.headroom is not None and device.headroom >= 0 else ""
+    _add_row(
+        table, label, format_gib(device.used), "", rest or (f"{format_gib(-device.headroom)} more than is free" if device.headroom else "")
+    )
     return table
 
 
@@ -161,24 +177,46 @@ def _add_row(table: Table, *cells: str) -> None:
 
 
 def _print_advice(plan: Plan, out: Console) -> None:
+    """What the model is, what was assumed, what limits it, how to start it, what to change."""
     p = plan.model.parameters
     active = f", {format_count(p.active)} active a token" if p.experts else ""
     lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     lines.add_column(no_wrap=True)
     lines.add_column(overflow="fold")
-    lines.add_row("model", f"{format_count(p.total)} parameters{active}; {plan.kv_bytes_per_token / 1024:,.0f} KiB KV a token; {plan.model.source}")
-    if plan.fit.max_sequences and plan.fit.verdict != "does_not_fit":
-        lines.add_row("at once", f"{plan.fit.max_sequences:,} sequence{'s' if plan.fit.max_sequences > 1 else ''} of this length would fit")
-    for note in plan.notes:
-        lines.add_row("note" if note.level == "info" else Text("warning", style="yellow"), note.text)
+    lines.add_row("model", f"{format_count(p.total)} parameters{active}; {plan.kv_bytes_per_token / 1024:,.0f} KiB of KV cache a token")
+    lines.add_row("limit", _limit(plan))
+    for label, text in _notes(plan):
+        lines.add_row(Text(label, style="yellow" if label == "warning" else ""), text)
     for command in plan.launch:
-        lines.add_row("start", "".join(f"{k}={v} " for k, v in command.env.items()) + command.command)
+        lines.add_row("start", "".join(f"{key}={value} " for key, value in command.env.items()) + command.command)
         if command.note:
             lines.add_row("", command.note)
-    out.print()
-    out.print(lines)
+    show(out, "", lines)
     if plan.fit.suggestions and plan.fit.verdict != "unknown":
-        out.print()
-        out.print("What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:")
-        for text in plan.fit.suggestions:
-            out.print(f"  {text}")
+        show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan))
+
+
+def _limit(plan: Plan) -> str:
+    """The two largest shares, and how many sequences would fit."""
+    shares = {name: getattr(plan.memory, group) for group, _, _, name in _GROUPS}
+    largest = sorted(shares.items(), key=lambda item: -item[1])[:2]
+    text = ", ".join(f"{name} {100 * size / max(plan.memory.total, 1):.0f} %" for name, size in largest)
+    most = plan.fit.max_sequences
+    if most and plan.fit.verdict != "does_not_fit":
+        text += f"; room for {most:,} sequence{'s' if most > 1 else ''} of this length at once"
+    return text
+
+
+def _notes(plan: Plan) -> list[tuple[str, str]]:
+    """Notes with their labels; what was filled in for want of an option is one line."""
+    assumed = [note.text for note in plan.notes if "not given: " in note.text]
+    rows = [("assumed", "; ".join(text.split("not given: ", 1)[1] for text in assumed))] if assumed else []
+    return rows + [("note" if note.level == "info" else "warning", note.text) for note in plan.notes if note.text not in assumed]
+
+
+def _changes(plan: Plan) -> Table:
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    for text in plan.fit.suggestions:
+        option, _, effect = text.partition(": ")
+        table.add_row(f"  {option}", effect)
+    return table

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from vram_plan_data.folding import folded  # noqa: E402
+from vram_plan_data.folding import folded
 
 #: Keys that say nothing of sizes.
 DROP = re.compile(
@@ -28,7 +28,17 @@ DROP = re.compile(
     r"bad_words_ids|typical_p|encoder_no_repeat.*|diversity_penalty|remove_invalid_values|exponential_decay.*|is_decoder_only|license|"
     r"chunk_size_feed_forward|cross_attention_hidden_size|tokenizer_class|decoder_start_token_id|sampling_rate|gradient_checkpointing)$"
 )
-KEEP = {"rope_scaling", "partial_rotary_factor", "rotary_pct", "routed_scaling_factor", "mlp_expansion_factor", "num_token_ids", "shared_expert_gating", "downsample_factor", "scale_factor"}
+KEEP = {
+    "rope_scaling",
+    "partial_rotary_factor",
+    "rotary_pct",
+    "routed_scaling_factor",
+    "mlp_expansion_factor",
+    "num_token_ids",
+    "shared_expert_gating",
+    "downsample_factor",
+    "scale_factor",
+}
 MAX_FACTORS = 4
 
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         UsageError,
         VramPlanError,
     )
+    from .explain import Section, explain
     from .formats import Format, list_formats
     from .hardware import Device, GpuSpec, list_gpus, local_devices
     from .models.architecture import Architecture, CacheLayer, Tensor
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from .models.model import Model
     from .plan import Plan, Term
     from .planner import max_context, max_sequences, plan
+    from .units import format_count, format_gib, parse_tokens
 
 __version__ = "0.1.0"
 
@@ -43,6 +45,7 @@ _HOMES = {
         "AmbiguousModelError ClosedModelError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
         "ModelNotFoundError UnknownNameError UsageError VramPlanError"
     ),
+    "explain": "Section explain",
     "formats": "Format list_formats",
     "hardware": "Device GpuSpec list_gpus local_devices",
     "models.architecture": "Architecture CacheLayer Tensor",
@@ -51,6 +54,7 @@ _HOMES = {
     "models.model": "Model",
     "plan": "Plan Term",
     "planner": "max_context max_sequences plan",
+    "units": "format_count format_gib parse_tokens",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -71,11 +75,15 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "Plan",
+    "Section",
     "Tensor",
     "Term",
     "UnknownNameError",
     "UsageError",
     "VramPlanError",
+    "explain",
+    "format_count",
+    "format_gib",
     "list_formats",
     "list_gpus",
     "list_models",
@@ -83,6 +91,7 @@ __all__ = [
     "local_devices",
     "max_context",
     "max_sequences",
+    "parse_tokens",
     "plan",
 ]
 

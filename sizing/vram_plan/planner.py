@@ -14,7 +14,16 @@ from .inverse import largest
 from .models.loading import load
 from .models.model import Model
 from .plan import (
-    DevicePlan, Fit, HostPlan, Memory, ModelSummary, Need, Note, Plan, RequestSummary, Verdict,
+    DevicePlan,
+    Fit,
+    HostPlan,
+    Memory,
+    ModelSummary,
+    Need,
+    Note,
+    Plan,
+    RequestSummary,
+    Verdict,
 )  # fmt: skip
 from .request import make_work
 from .suggest import suggestions
@@ -224,5 +233,3 @@ def _request_summary(work: Work) -> RequestSummary:
         work.engine, None, work.format.name, work.kv_k, work.kv_v, work.context, work.sequences, work.prompt, work.output,
         work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, dict(work.options),
     )  # fmt: skip
-
-

@@ -74,8 +74,8 @@ def _engine(model: Model, device_count: int, engine: str | None, bits: int | Non
         return engine_name(engine), ()
     small = (bits is not None and bits < 16) or (quant is not None and find_format(quant).family == "gguf")
     if model.is_gguf or model.ollama_tag or (small and device_count <= 1):
-        return "ollama", (Note("info", "engine not given: Ollama, as for a GGUF or a small format on one GPU"),)
-    return "vllm", (Note("info", "engine not given: vLLM, as for a checkpoint in its own format or several GPUs"),)
+        return "ollama", (Note("info", "engine not given: Ollama (a small format on one GPU)"),)
+    return "vllm", (Note("info", "engine not given: vLLM (the checkpoint's own format, or several GPUs)"),)
 
 
 def _context(model: Model, context: int | str | None) -> tuple[int, tuple[Note, ...]]:
@@ -107,7 +107,7 @@ def width(format: Format) -> int:
 def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
     """The checkpoint's own format as the engine holds it: GGUF engines have no FP8, and their MXFP4 is a mix."""
     if engine not in _GGUF_ENGINES or own.family != "scheme":
-        return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as the checkpoint is stored"),)
+        return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as it is stored"),)
     near = "MXFP4_MOE" if own.name == "MXFP4" else {4: "Q4_K_M", 8: "Q8_0"}.get(width(own), "BF16")
     return for_engine(find_format(near), engine), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
 

@@ -24,8 +24,9 @@ def parse_tokens(text: str | int, what: str = "context") -> int:
     if not match:
         raise UsageError(f"{what} {str(text)[:40]!r} is no number of tokens", "write it as 16384 or 16k")
     whole, fraction, unit = match.groups()
-    scale = {"": 1, "k": 1 << 10, "m": 1 << 20}[unit.lower()]
-    tokens, rest = divmod(int(whole + (fraction or "")) * scale, 10 ** len(fraction or ""))
+    scale: int = {"": 1, "k": 1 << 10, "m": 1 << 20}[unit.lower()]
+    parts = 10 ** len(fraction or "")
+    tokens, rest = divmod(int(whole + (fraction or "")) * scale, int(parts))
     if rest or not 1 <= tokens <= _MAX_TOKENS:
         raise UsageError(f"{what} {str(text)[:40]!r} is not between 1 and {_MAX_TOKENS:,} whole tokens", "write it as 16384 or 16k")
     return tokens

@@ -118,5 +118,6 @@ def test_nothing_generic_is_imported_before_it_is_needed() -> None:
     import subprocess
     import sys
 
-    code = "import vram_plan_cli.app, sys; print([m for m in ('torch','huggingface_hub','pynvml','rich.console','vram_plan.planner') if m in sys.modules])"
+    heavy = ("torch", "huggingface_hub", "pynvml", "rich.console", "vram_plan.planner")
+    code = f"import vram_plan_cli.app, sys; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"

@@ -38,4 +38,6 @@ def test_counts_equal_the_oracle(row: dict) -> None:
     architecture = read_architecture(config)
     got = counted(architecture)
     assert architecture.basis == "formula"
-    assert {key: value for key, value in got.items() if row.get(key) is not None} == {key: row[key] for key in got if row.get(key) is not None}
+    assert {key: value for key, value in got.items() if row.get(key) is not None} == {
+        key: row[key] for key in got if row.get(key) is not None
+    }

@@ -41,7 +41,8 @@ def weights_of(model: Model, format: Format) -> Weights:
     """The sums for a format; the checkpoint's own format takes its header's tensors."""
     own = format.name == model.stored_format and (model.is_gguf or format.family != "gguf")
     tensors = model.tensors if own else apply_format(model.architecture, format)
-    layers, experts = defaultdict(int), defaultdict(int)
+    layers: dict[int, int] = defaultdict(int)
+    experts: dict[int, int] = defaultdict(int)
     sums = dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)
     for tensor in tensors:
         size = storage_bytes(tensor.stored_as, tensor.shape)

@@ -9,7 +9,7 @@ from ..errors import FormatError
 from ..formats import apply_format, find_format
 from ..formats.schemes import apply_scheme, scheme_from_config
 from .architecture import Architecture, Tensor
-from .checkpoint import Checkpoint, StoredTensor
+from .checkpoint import Checkpoint, GgufHeader, StoredTensor
 from .dialects import read_architecture
 from .gguf_architecture import mix_name, read_gguf_architecture
 from .model import Model
@@ -24,13 +24,15 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
     Raises FormatError where neither a config nor a header describes a model.
     """
     if found.gguf is not None:
-        return _from_gguf(found, ollama_tag)
+        return _from_gguf(found, found.gguf, ollama_tag)
     if found.config is not None:
         architecture = read_architecture(found.config, f"config.json of {found.name}")
     elif found.stored:
         architecture = architecture_from_safetensors(found.stored)
     else:
-        raise FormatError(f"{found.name} has neither a config nor a file header", "name a folder with config.json, a .gguf or .safetensors file")
+        raise FormatError(
+            f"{found.name} has neither a config nor a file header", "name a folder with config.json, a .gguf or .safetensors file"
+        )
     scheme = scheme_from_config(found.quantization) if found.quantization else None
     notes = (*found.notes, *architecture.notes)
     if quant:
@@ -69,11 +71,10 @@ def _model(
     )
 
 
-def _from_gguf(found: Checkpoint, ollama_tag: str | None) -> Model:
-    assert found.gguf is not None
-    architecture = read_gguf_architecture(found.gguf)
-    size = sum(tensor.bytes for tensor in found.gguf.tensors)
-    return _model(found, architecture, architecture.tensors, mix_name(found.gguf), size, (*found.notes, *architecture.notes), ollama_tag)
+def _from_gguf(found: Checkpoint, header: GgufHeader, ollama_tag: str | None) -> Model:
+    architecture = read_gguf_architecture(header)
+    size = sum(tensor.bytes for tensor in header.tensors)
+    return _model(found, architecture, architecture.tensors, mix_name(header), size, (*found.notes, *architecture.notes), ollama_tag)
 
 
 def _from_headers(found: Checkpoint, architecture: Architecture, scheme_name: str | None, notes: tuple[str, ...]) -> Model:
@@ -87,7 +88,10 @@ def _from_headers(found: Checkpoint, architecture: Architecture, scheme_name: st
         if architecture.basis == "fallback":
             architecture = replace(architecture, tensors=tensors)
         elif counted != expected:
-            notes = (*notes, f"the files hold {counted:,} parameters, the config describes {expected:,}: the files' bytes are used for the weights")
+            notes = (
+                *notes,
+                f"the files hold {counted:,} parameters, the config describes {expected:,}: the files' bytes are used for the weights",
+            )
     name = scheme_name or _main_dtype(tensors) or architecture.dtype
     return _model(found, architecture, tensors, name, size, notes)
 

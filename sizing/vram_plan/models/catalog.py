@@ -19,10 +19,31 @@ __all__ = ["CatalogRow", "find_model", "known_id", "list_models", "row_config", 
 
 #: Words of a model's name that leave its shape as it is.
 _VARIANT: Final = frozenset(
-    "instruct chat it base hf pt text meta latest dynamic preview gguf bnb mlx unsloth nvidia qat uncensored abliterated".split()
+    (
+        "instruct",
+        "chat",
+        "it",
+        "base",
+        "hf",
+        "pt",
+        "text",
+        "meta",
+        "latest",
+        "dynamic",
+        "preview",
+        "gguf",
+        "bnb",
+        "mlx",
+        "unsloth",
+        "nvidia",
+        "qat",
+        "uncensored",
+        "abliterated",
+    )
 )
 _FORMAT: Final = re.compile(
-    r"[-:_.](ud-)?(i?q[1-8](_[0-9a-z]+){0,2}|mxfp4(_moe)?|[bf]f?p?16|fp32|fp8|nvfp4|awq|gptq(-int[48])?|nf4|int[48]|w\d+a\d+|[48]-?bit)$", re.IGNORECASE
+    r"[-:_.](ud-)?(i?q[1-8](_[0-9a-z]+){0,2}|mxfp4(_moe)?|[bf]f?p?16|fp32|fp8|nvfp4|awq|gptq(-int[48])?|nf4|int[48]|w\d+a\d+|[48]-?bit)$",
+    re.IGNORECASE,
 )
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[a-z]*\d*[a-z]*|[a-z]+")
 
@@ -202,7 +223,9 @@ def _refuse_closed(parts: tuple[str, ...]) -> None:
     family = first if first in closed else joined if joined in closed else None
     if family:
         open_kin = ", ".join(closed[family])
-        raise ClosedModelError(f"the sizes of {family} models are not published, so they cannot be planned", f"open models of the kind: {open_kin}")
+        raise ClosedModelError(
+            f"the sizes of {family} models are not published, so they cannot be planned", f"open models of the kind: {open_kin}"
+        )
 
 
 def _only_member(text: str, parts: tuple[str, ...]) -> CatalogRow | None:

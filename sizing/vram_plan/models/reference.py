@@ -11,7 +11,9 @@ from ..errors import ModelNotFoundError, UsageError
 
 __all__ = ["Reference", "parse_reference"]
 
-_HUB: Final = re.compile(r"(?:hf\.co/|https://huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96})(?:/((?:[\w.-]+/)*[\w.-]+\.gguf))?(?::([\w.-]{1,40}))?(?:@([\w./-]{1,100}))?/?")
+_HUB: Final = re.compile(
+    r"(?:hf\.co/|https://huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96})(?:/((?:[\w.-]+/)*[\w.-]+\.gguf))?(?::([\w.-]{1,40}))?(?:@([\w./-]{1,100}))?/?"
+)
 _FILE: Final = (".gguf", ".safetensors", ".json")
 _MAX_TEXT: Final = 4096
 
@@ -45,7 +47,10 @@ def parse_reference(text: str) -> Reference:
         repo, filename, quant, revision = match.groups()
         return Reference(text, "hub", repo, revision, quant, filename)
     if "/" in text:
-        raise ModelNotFoundError(f"{text[:200]!r} is no path that exists and no Hub id", "a Hub id is org/name, org/name@revision, org/name:Q4_K_M or org/name/file.gguf")
+        raise ModelNotFoundError(
+            f"{text[:200]!r} is no path that exists and no Hub id",
+            "a Hub id is org/name, org/name@revision, org/name:Q4_K_M or org/name/file.gguf",
+        )
     return Reference(text, "name", text)
 
 
