@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from ..errors import FormatError, ModelNotFoundError, UsageError
+from ..errors import FormatError, ModelNotFoundError, UsageError, VramPlanError
 from . import hub_cache, hub_files, hub_gguf
 from .checkpoint import Checkpoint, StoredTensor
 from .hub_files import Progress, Source
@@ -158,7 +158,7 @@ def _read_transformers(source: Source, wanted: _Wanted, progress: Progress | Non
         if wanted.filename is not None:
             raise FormatError(f"{source.repo_id} has no config.json to read {wanted.filename} with") from None
         return _read_gguf(source, wanted, progress)
-    stored = _stored(source, wanted.filename, progress)
+    stored = _stored(source, wanted.filename, _first_bytes(source, config), progress)
     notes: tuple[str, ...] = ()
     if stored is None:
         if hub_gguf.quants(source.listing()):
@@ -169,12 +169,28 @@ def _read_transformers(source: Source, wanted: _Wanted, progress: Progress | Non
     return replace(_checkpoint(source, wanted, wanted.filename), config=config, stored=stored, quantization=quantization, notes=notes)
 
 
-def _stored(source: Source, filename: str | None, progress: Progress | None) -> tuple[StoredTensor, ...] | None:
+def _first_bytes(source: Source, config: Mapping[str, Any]) -> int:
+    """How much of a header to read first: the 8 bytes of its length, which waste nothing, in a request of their own.
+
+    Where the config was redirected already, requests run short, and the whole header is asked for at once, as long
+    as it should be: 118 bytes a tensor are right to −3 … +6 % for most families (transformers 5.23's names).
+    """
+    if source.requests < 2:
+        return 8
+    from .dialects import read_architecture
+
+    try:
+        return 68 + 118 * sum(tensor.experts or 1 for tensor in read_architecture(config).tensors)
+    except VramPlanError:
+        return 8
+
+
+def _stored(source: Source, filename: str | None, first: int, progress: Progress | None) -> tuple[StoredTensor, ...] | None:
     """The tensor list: of the file named, else of the one file, else of the shards; None where there are none."""
     if filename is not None:
-        return hub_files.tensor_header(source, filename)
+        return hub_files.tensor_header(source, filename, first)
     try:
-        return hub_files.tensor_header(source, hub_files.SINGLE)
+        return hub_files.tensor_header(source, hub_files.SINGLE, first)
     except FileMissing:
         pass
     try:

@@ -92,7 +92,8 @@ def _one_header(source: Source, name: str) -> GgufHeader:
     while not scan.ends_within(len(blob)) and len(blob) < limit and scan.at < limit:
         start = min(scan.at, len(blob))
         last = source.requests + 1 >= _REQUESTS
-        stop = min(max(scan.guess(last), len(blob) + len(blob) // (4 if last else 16)), limit)
+        grown = len(blob) * (33 if not last else 40 if source.requests < _REQUESTS else 64) // 32
+        stop = min(max(scan.guess(last), grown), limit)
         blob = blob[:start] + file.read(start, stop - start, partial(scan.advance, base=start))
         scan.advance(blob, 0)
     return gguf.parse(lambda offset, count: blob[offset : offset + count], f"{name} of {source.repo_id}", file.file_bytes)
@@ -132,9 +133,9 @@ class _Scan:
 
     def _texts(self, last: bool) -> int:
         """Bytes still to come of the metadata. Per token: 16 its text, 4 its type, 4 a score or 17 to 37 its merges."""
-        after = 16 << 10 if last else 2048  # the chat template and small keys
+        after = (16 << 10) if last else min(2048, 4 * self.vocabulary)  # the chat template and small keys
         if not self.vocabulary:
-            return 4 << 20 if last else 64 << 10
+            return 4 << 20 if last else 16 << 10
         if not self.strings:
             return after + (45 * self.vocabulary if last and self.has_merges else 0)
         seen = self.list_strings - self.strings
@@ -173,29 +174,30 @@ class _Scan:
     def _key(self, data: Any, here: int) -> None:
         name = struct.unpack_from("<Q", data, here)[0]
         kind = struct.unpack_from("<I", data, here + 8 + name)[0]
+        key = bytes(data[here + 8 : here + 8 + name])
         size = 8 + name + 4
         if kind in self._SIZES:
             size += self._SIZES[kind]
         elif kind == self._STRING:
             length = struct.unpack_from("<Q", data, here + size)[0]
-            if bytes(data[here + 8 : here + 8 + name]) == b"tokenizer.ggml.model":
+            if key == b"tokenizer.ggml.model":
                 self.has_merges = bytes(data[here + size + 8 : here + size + 12]) == b"gpt2"
             size += 8 + length
         elif kind == self._ARRAY:
             item, count = struct.unpack_from("<IQ", data, here + size)
             size += 12
-            size += self._list(item, count, self.at + size)
+            size += self._list(key, item, count, self.at + size)
         else:
             self.odd = True
         self.at += size
         self.keys -= 1
 
-    def _list(self, item: int, count: int, start: int) -> int:
+    def _list(self, key: bytes, item: int, count: int, start: int) -> int:
         """Bytes of a list of numbers; one of texts is walked next."""
         if item == self._STRING:
             self.strings = self.list_strings = count
             self.list_start = start
-            self.in_vocabulary = not self.vocabulary and count > 1000
+            self.in_vocabulary = key == b"tokenizer.ggml.tokens"
             self.vocabulary = count if self.in_vocabulary else self.vocabulary
             return 0
         self.odd = item not in self._SIZES
