@@ -9,7 +9,7 @@ from .audio import audio
 from .config import Config
 from .multimodal import two_layers
 from .nested import join, read_text, section, tower_inventory
-from .registry import family
+from .registry import FAMILIES, family
 from .vision import vision
 from .vit import lone_norm
 
@@ -107,3 +107,33 @@ def qwen3_omni_thinker(c: Config) -> Architecture:
     audio(inv, c, "qwen3_omni_moe_audio_encoder")
     vision(inv, c, "qwen3_omni_moe_vision_encoder", fixed=True)
     return join(c, t, inv)
+
+
+#: What the one published size of each has where a shortened config leaves keys out (the classes' defaults are no model's).
+_QWEN3_OMNI_TEXT: Final[dict[str, Any]] = {
+    "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 152064,
+    "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "max_position_embeddings": 65536,
+}  # fmt: skip
+_SPOKEN: Final = "speech output (talker and vocoder) is not counted: an engine that answers in text loads the thinker alone"
+
+
+@family("qwen3_omni_moe")
+def qwen3_omni_moe(c: Config) -> Architecture:
+    """The thinker: language model, ears and eyes. Absent keys are filled as Qwen3-Omni-30B-A3B's config has them."""
+    thinker = dict(section(c, "thinker_config").raw)
+    filled = (("text_config", _QWEN3_OMNI_TEXT), ("audio_config", {"output_dim": 2048}), ("vision_config", {"out_hidden_size": 2048}))
+    for key, values in filled:
+        thinker[key] = {**values, **section(Config(thinker, c.where), key).raw}
+    return _thinker(c, thinker, "qwen3_omni_moe_thinker")
+
+
+@family("qwen2_5_omni")
+def qwen2_5_omni(c: Config) -> Architecture:
+    return _thinker(c, dict(section(c, "thinker_config").raw), "qwen2_5_omni_thinker")
+
+
+def _thinker(c: Config, thinker: dict[str, Any], kind: str) -> Architecture:
+    for key in ("dtype", "torch_dtype"):
+        thinker.setdefault(key, c.raw.get(key))
+    found = FAMILIES[kind](Config({**thinker, "model_type": kind}, f"{c.where}: thinker_config"))
+    return join(c, found, tower_inventory(found), *(() if c.flag("enable_audio_output", default=True) is False else (_SPOKEN,)))

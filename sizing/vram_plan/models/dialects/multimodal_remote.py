@@ -124,9 +124,13 @@ def _phi4(c: Config, text: Config, v: Config, a: Config) -> Architecture:
 
 @family("phi4mm")
 def phi4mm(c: Config) -> Architecture:
-    """Phi-4-multimodal as published: the same, and two LoRA adapters over every projection. Checked: 5,574,460,384."""
-    found = _phi4(c, c, section(c, "vision_config"), section(c, "audio_config"))
+    """Phi-4-multimodal as published: the same, its audio statistics, two LoRA adapters over every projection.
+
+    Checked: 5,574,460,384 parameters, as published.
+    """
+    found = _phi4(c, c, section(c, "vision_config"), section(c, "audio_config", absent={"bias_max_distance": 500}))
     inv = Inventory(found.dtype, "text")
+    inv.add("a.statistics", None, 2, 80)
     s = (c.integer("num_attention_heads", default=24, high=65536), c.integer("num_key_value_heads", default=8, high=65536))
     head = found.hidden_size // s[0]
     qkv, ffn = head * (s[0] + 2 * s[1]), c.integer("intermediate_size", default=8192)
