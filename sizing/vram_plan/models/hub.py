@@ -54,7 +54,7 @@ def open_hub(
     quant: str | None = None,
     filename: str | None = None,
     offline: bool = False,
-    timeout_s: float = 8,
+    timeout_s: float = 7,
     progress: Progress | None = None,
     refresh: bool = False,
 ) -> Checkpoint:
