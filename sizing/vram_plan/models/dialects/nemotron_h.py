@@ -92,9 +92,11 @@ def _kinds(c: Config, list_key: str, pattern_key: str) -> list[str] | None:
     if named:
         known = {"mamba": "linear_attention", "attention": "full_attention", **{kind: kind for kind in _LETTERS.values()}}
         return [_known(c, list_key, entry, known) for entry in named]
-    pattern = c.text(pattern_key)
-    if len(pattern) > MAX_LAYERS:
-        raise FormatError(f"{c.where}: {pattern_key} has {len(pattern)} letters; at most {MAX_LAYERS} are read")
+    pattern = c.get(pattern_key)
+    if pattern is None:
+        return None
+    if not isinstance(pattern, str) or len(pattern) > MAX_LAYERS:
+        raise FormatError(f"{c.where}: {pattern_key} must be a text of at most {MAX_LAYERS} letters, one a layer")
     return [_known(c, pattern_key, letter, _LETTERS) for letter in pattern] or None
 
 
