@@ -80,6 +80,7 @@ def read_gguf_architecture(header: GgufHeader, where: str = "the GGUF") -> Archi
     tensors = tuple(read_tensor(t, m.layers) for t in header.tensors)
     vocab = next((t.shape[0] for t in tensors if t.role == "token_embd" and t.part == "text"), 0)
     heads = m.per_layer("attention.head_count", 0)
+    has_experts = any(t.experts for t in tensors)
     cache = _cache(m, heads, _by_layer(tensors, "dec." if m.arch == "t5" else ""))
     return Architecture(
         name=m.arch,
@@ -93,8 +94,8 @@ def read_gguf_architecture(header: GgufHeader, where: str = "the GGUF") -> Archi
         tied_embeddings=bool(vocab) and not any(t.role == "output" for t in tensors),
         tensors=tensors,
         cache_layers=tuple(cache),
-        experts=m.integer("expert_count", default=0),
-        experts_per_token=max(m.per_layer("expert_used_count", 0), default=0),
+        experts=m.integer("expert_count", default=0) if has_experts else 0,
+        experts_per_token=max(m.per_layer("expert_used_count", 0), default=0) if has_experts else 0,
         dtype="F16",
         basis="formula" if m.arch in KNOWN else "fallback",
         notes=_notes(m, cache),
