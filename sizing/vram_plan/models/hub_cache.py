@@ -136,9 +136,10 @@ def _to_json(checkpoint: Checkpoint) -> dict[str, Any]:
 
 def _from_json(data: dict[str, Any]) -> Checkpoint:
     gguf, stored = data["gguf"], data["stored"]
-    plain: dict[str, Any] = {name: data[name] for name in _PLAIN}
+    plain: dict[str, Any] = {name: data[name] for name in _PLAIN if name != "notes"}
     return Checkpoint(
-        **plain | {"notes": tuple(data["notes"])},
+        **plain,
+        notes=tuple(data["notes"]),
         stored=None if stored is None else _tensors(stored),
         gguf=None if gguf is None else GgufHeader(gguf[0], _tensors(gguf[1]), gguf[2]),
     )

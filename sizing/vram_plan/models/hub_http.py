@@ -223,7 +223,7 @@ class Connection:
         headers = {"user-agent": "vram-plan", "accept-encoding": "identity", **want.headers}
         if _origin(url) == _origin(self.base) and self.token:
             headers["authorization"] = f"Bearer {self.token}"
-        if callable(session.stream):  # httpx, since huggingface_hub 1.0
+        if not isinstance(session.stream, bool):  # httpx, since huggingface_hub 1.0; requests has a flag of that name
             times = (left_s, left_s, left_s, left_s)
             with session.stream("GET", url, headers=headers, timeout=times, follow_redirects=False) as r:
                 return self._take(Reply(r.status_code, _lower(r.headers), b"", url), r.iter_raw(), want)
