@@ -32,7 +32,6 @@ class PlanByDefault(TyperGroup):
 app = typer.Typer(
     cls=PlanByDefault,
     name="vram-plan",
-    no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -216,7 +215,7 @@ def hardware(json: Json = False) -> None:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point: exit codes as documented, one line on stderr, never a traceback."""
-    given = list(sys.argv[1:] if args is None else args)
+    given = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
         code = app(args=given, standalone_mode=False, prog_name="vram-plan")
     except BrokenPipeError:

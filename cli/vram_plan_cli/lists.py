@@ -70,6 +70,6 @@ def print_hardware(as_json: bool) -> None:
         for process in device.processes:
             out.print(f"   held by {process.name or 'process'} ({process.pid}): {format_gib(process.bytes or 0)}")
     if not found.devices:
-        out.print(f"No GPU was found: {found.reason}." if found.reason else "No GPU was found.")
+        out.print(found.reason or "no GPU found here")
     for note in found.notes:
         out.print(note)

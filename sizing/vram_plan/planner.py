@@ -102,6 +102,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
             *(Note("info", text) for text in model.notes),
             *notes,
             *(Note("info", text) for text in machine.notes),
+            *((Note("info", machine.reason),) if machine.reason and not devices else ()),
             *(Note("info", text) for text in found.notes),
         ),
     )

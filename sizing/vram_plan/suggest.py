@@ -25,7 +25,7 @@ _SHORTEST: Final = 1024
 def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: str, headroom: Headroom) -> tuple[str, ...]:
     """Changes that make it fit, the mildest first; without a GPU, the common ones it fits."""
     if not devices:
-        fitting = [spec.name for spec in common_gpus() if headroom(model, work, (device_of(spec),)) >= 0]
+        fitting = [_short(spec.name) for spec in common_gpus() if headroom(model, work, (device_of(spec),)) >= 0]
         return (f"fits one of: {', '.join(fitting[:6])}",) if fitting else ("fits no single common GPU: name several with --gpu",)
     here = [
         *_quantised_cache(model, work, devices, headroom),
@@ -33,6 +33,11 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
         *_smaller_format(model, work, devices, headroom),
     ]
     return (*(here or _smaller_and_shorter(model, work, devices)), *_larger_gpu(model, work, devices, headroom))
+
+
+def _short(name: str) -> str:
+    """A card's name without its maker, as people say it."""
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
 def _total(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
@@ -86,5 +91,5 @@ def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...], headroom:
     for spec in common_gpus():
         device = device_of(spec)
         if device.usable > largest_now and headroom(model, work, (device,)) >= 0:
-            return [f'--gpu "{spec.name}": {format_gib(_total(model, work, (device,)))} of {format_gib(device.usable)}']
+            return [f'--gpu "{_short(spec.name)}": {format_gib(_total(model, work, (device,)))} of {format_gib(device.usable)}']
     return []
