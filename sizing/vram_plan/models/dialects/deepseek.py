@@ -15,6 +15,7 @@ from .config import Config
 from .moe_defaults import with_defaults
 from .registry import family
 from .routed import (
+    Copies,
     Style,
     dense_prefix,
     feed_forward,
@@ -53,7 +54,13 @@ def indexed_layers(c: Config, layers: int) -> list[bool]:
 
 
 def latent_decoder(
-    c: Config, *, family: str, first_dense: int = 0, indexed: Callable[[Config, int], list[bool]] | None = None, norms: tuple[str, ...] = ()
+    c: Config,
+    *,
+    family: str,
+    first_dense: int = 0,
+    indexed: Callable[[Config, int], list[bool]] | None = None,
+    norms: tuple[str, ...] = (),
+    copies: Copies = "both",
 ) -> Architecture:
     """Latent attention, then experts or a dense block. `norms`: those of a routed layer beside the usual two."""
     s = read_shape(c)
@@ -76,7 +83,7 @@ def latent_decoder(
         return replace(cache, window=windows[layer], kind="sliding") if not drafted and windows[layer] else cache
 
     return decoder(
-        c, s, with_draft(block, s.layers, next_n(c, s, block)), family=family, experts=x.count, experts_per_token=x.per_token
+        c, s, with_draft(block, s.layers, next_n(c, s, block, copies=copies)), family=family, experts=x.count, experts_per_token=x.per_token
     )
 
 
@@ -102,7 +109,7 @@ def deepseek_v32(c: Config) -> Architecture:
 @family("glm_moe_dsa")
 def glm_moe_dsa(c: Config) -> Architecture:
     """GLM-5: V3.2's attention; from 5.2 on some layers reuse the choice of one before them and have no indexer."""
-    return latent_decoder(with_defaults(c, "glm_moe_dsa"), family="glm_moe_dsa", indexed=indexed_layers)
+    return latent_decoder(with_defaults(c, "glm_moe_dsa"), family="glm_moe_dsa", indexed=indexed_layers, copies="none")
 
 
 @family("glm4_moe_lite")

@@ -51,14 +51,14 @@ def deepseek_v4(c: Config) -> Architecture:
         feed_forward(inv, layer, s.hidden, x, Style(), True)
         return _cache(c, s, layer, ratio, indexed)
 
-    def last(inv: Inventory, layer: int) -> CacheLayer | None:
+    def whole(inv: Inventory, layer: int) -> CacheLayer | None:
         cache = block(inv, layer)
-        if layer == s.layers - 1:
-            hyper_head(inv, s.hidden, streams)
+        if layer >= s.layers - 1:  # the last layer, and each MTP layer after it
+            hyper_head(inv, s.hidden, streams, None if layer < s.layers else layer)
         return cache
 
-    draft = next_n(c, s, block, copies="none")
-    return decoder(c, s, with_draft(last, s.layers, draft), family="deepseek_v4", experts=x.count, experts_per_token=x.per_token)
+    draft = next_n(c, s, whole, copies="none")
+    return decoder(c, s, with_draft(whole, s.layers, draft), family="deepseek_v4", experts=x.count, experts_per_token=x.per_token)
 
 
 def _attention(inv: Inventory, layer: int, c: Config, s: Shape) -> None:
@@ -98,11 +98,11 @@ def hyper_connection(inv: Inventory, layer: int, place: str, hidden: int, stream
     inv.add(f"hc_{place}_scale", layer, scales)
 
 
-def hyper_head(inv: Inventory, hidden: int, streams: int) -> None:
+def hyper_head(inv: Inventory, hidden: int, streams: int, layer: int | None = None) -> None:
     """The residual streams joined before the final norm."""
-    inv.linear("output_hc_fn", None, streams, streams * hidden)
-    inv.add("output_hc_base", None, streams)
-    inv.add("output_hc_scale", None, 1)
+    inv.linear("output_hc_fn", layer, streams, streams * hidden)
+    inv.add("output_hc_base", layer, streams)
+    inv.add("output_hc_scale", layer, 1)
 
 
 def _cache(c: Config, s: Shape, layer: int, ratio: int, indexed: bool) -> CacheLayer:

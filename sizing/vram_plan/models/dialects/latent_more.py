@@ -14,14 +14,14 @@ from .deepseek import add_indexer, indexed_layers
 from .deepseek_v4 import hyper_connection, hyper_head
 from .moe_defaults import with_defaults
 from .registry import family
-from .routed import Style, dense_prefix, feed_forward, first_number, layer_kinds, read_experts
+from .routed import Style, dense_prefix, feed_forward, first_number, layer_kinds, next_n, read_experts, with_draft
 
 
 @family("longcat_flash")
 def longcat_flash(c: Config) -> Architecture:
     """Two attentions and two dense blocks a layer beside the experts; `zero_expert_num` of the routed choices have no weights.
 
-    transformers 5.23 allocates gate and up matrices for those too; the checkpoint has none, and 562 B is the published total.
+    transformers 5.23 allocates gate and up matrices for those too; the checkpoint has none (561,862,880,256 with its MTP layer).
     """
     c = with_defaults(c, "longcat_flash")
     s = read_shape(c)
@@ -29,17 +29,22 @@ def longcat_flash(c: Config) -> Architecture:
     x = read_experts(c, s, sparse=[True] * s.layers, width=width, shared=0)
     choices = x.count + c.integer("zero_expert_num", default=0, low=0, high=65536)
 
+    def half(inv: Inventory, layer: int) -> CacheLayer:
+        inv.norm("attn_norm", layer, s.hidden)
+        cache = latent_attention(inv, layer, c, s, bias=c.flag("attention_bias"))
+        inv.norm("ffn_norm", layer, s.hidden)
+        mlp(inv, layer, s.hidden, s.ffn)
+        return cache
+
     def block(inv: Inventory, layer: int) -> None:
-        for half in (0, 1):
-            inv.norm("attn_norm", layer, s.hidden)
-            inv.cache.append(replace(latent_attention(inv, layer, c, s, bias=c.flag("attention_bias")), layer=2 * layer + half))
-            inv.norm("ffn_norm", layer, s.hidden)
-            mlp(inv, layer, s.hidden, s.ffn)
+        for which in (0, 1):
+            inv.cache.append(replace(half(inv, layer), layer=2 * layer + which))
         inv.linear("ffn_gate_inp", layer, choices, s.hidden, c.flag("router_bias"))
         for role, rows, columns in (("gate", width, s.hidden), ("up", width, s.hidden), ("down", s.hidden, width)):
             inv.add(f"ffn_{role}_exps", layer, rows, columns, experts=x.count)
 
-    return decoder(c, s, block, family="longcat_flash", experts=x.count, experts_per_token=x.per_token)
+    layers = with_draft(block, s.layers, next_n(c, s, half, copies="embedding"))
+    return decoder(c, s, layers, family="longcat_flash", experts=x.count, experts_per_token=x.per_token)
 
 
 @family("hy_v4")

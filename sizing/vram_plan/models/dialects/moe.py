@@ -140,7 +140,8 @@ def hy_v3(c: Config) -> Architecture:
     s = read_shape(c)
     x = read_experts(c, s, sparse=dense_prefix(c, s.layers, 1))
     style = Style(qk_norm="head", ffn_bias=c.flag("mlp_bias")).biased(c)
-    return routed_decoder(c, s, x, style, family="hy_v3", windows=layer_windows(c, s))
+    draft = gqa_draft(c, s, x, style, "none")
+    return routed_decoder(c, s, x, style, family="hy_v3", windows=layer_windows(c, s), draft=draft)
 
 
 @family("dots1")

@@ -1,6 +1,7 @@
 """Inkling: attention between short convolutions, with relative positions instead of rotary ones, and experts.
 
-Source: transformers 5.23.0, models/inkling, models/inkling2. The four convolutions of a layer keep their last inputs.
+Source: transformers 5.23.0, models/inkling, models/inkling2. The four convolutions of a layer keep their last inputs,
+in fp32 as transformers computes them.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def _relative(inv: Inventory, layer: int, c: Config, at: Shape, slides: bool) ->
 def _cache(c: Config, layer: int, at: Shape, slides: bool) -> CacheLayer:
     kernel = c.integer("conv_kernel_size", "sconv_kernel_size", high=4096)
     window = c.integer("sliding_window_size", "sliding_window") if slides else 0
-    return replace(window_cache(at, layer, window), conv_elements=2 * (at.kv_width + at.hidden) * kernel)
+    return replace(window_cache(at, layer, window), state_elements=2 * (at.kv_width + at.hidden) * kernel)
 
 
 @family("inkling_text")

@@ -16,6 +16,7 @@ from .blocks import Inventory, Shape, attention, decoder, mlp, moe, window_cache
 from .config import Config
 
 __all__ = [
+    "Copies",
     "Experts",
     "Style",
     "dense_prefix",
@@ -36,6 +37,10 @@ _TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "
 _SHARED = ("n_shared_experts", "num_shared_experts", "moe_num_shared_experts")
 #: Words `mlp_layer_types` uses for a layer with experts.
 _SPARSE = ("sparse", "moe", "hash_moe")
+
+
+#: What of the embedding and the head an MTP layer's part of the files repeats.
+Copies = Literal["both", "embedding", "head", "none"]
 
 
 @dataclass(frozen=True)
@@ -220,13 +225,13 @@ def with_draft(
     return wrapped
 
 
-def gqa_draft(c: Config, s: Shape, x: Experts, style: Style) -> Callable[[Inventory], None] | None:
+def gqa_draft(c: Config, s: Shape, x: Experts, style: Style, copies: Copies = "both") -> Callable[[Inventory], None] | None:
     """Next-n layers that are one more layer of `routed_decoder` with experts (GLM-4.5)."""
-    return next_n(c, s, lambda inv, layer: routed_layer(inv, layer, s, x, style, True))
+    return next_n(c, s, lambda inv, layer: routed_layer(inv, layer, s, x, style, True), copies=copies)
 
 
 def next_n(
-    c: Config, s: Shape, layer_weights: Callable[[Inventory, int], object], *, copies: Literal["both", "head", "none"] = "both"
+    c: Config, s: Shape, layer_weights: Callable[[Inventory, int], object], *, copies: Copies = "both"
 ) -> Callable[[Inventory], None] | None:
     """DeepSeek's next-n layers: three norms, a projection, one whole layer, and `copies` of the embedding and the head.
 
@@ -242,9 +247,9 @@ def next_n(
             inv.norm("nextn.enorm", layer, s.hidden)
             inv.norm("nextn.hnorm", layer, s.hidden)
             inv.norm("nextn.shared_head_norm", layer, s.hidden)
-            if copies == "both":
+            if copies in ("both", "embedding"):
                 inv.add("nextn.embed_tokens", layer, s.vocab, s.hidden)
-            if copies != "none":
+            if copies in ("both", "head"):
                 inv.linear("nextn.shared_head_head", layer, s.vocab, s.hidden)
             layer_weights(inv, layer)
 
