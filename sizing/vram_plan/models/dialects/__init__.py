@@ -49,6 +49,7 @@ _MODULES = (
     "multimodal_audio",
     "multimodal_bridged",
     "multimodal_remote",
+    "multimodal_newer",
 )
 _loaded = False
 

@@ -51,13 +51,13 @@ def read_audio(a: Config, *, hidden: int = 1280, layers: int = 32, heads: int = 
     )
 
 
-def whisper_like(inv: Inventory, s: Vit, *, positions: int, k_bias: bool = False) -> None:
+def whisper_like(inv: Inventory, s: Vit, *, positions: int, kv_width: int = 0) -> None:
     """Whisper's encoder: two convolutions of width 3, positions, blocks whose key has no bias, a norm."""
     inv.linear("a.conv1", None, s.hidden, 3 * s.channels, True)
     inv.linear("a.conv2", None, s.hidden, 3 * s.hidden, True)
     if positions:
         inv.add("a.position_embd", None, positions, s.hidden)
-    blocks(inv, s, name="a", k_bias=k_bias)
+    blocks(inv, s, name="a", k_bias=False, kv_width=kv_width)
     lone_norm(inv, "a.post_ln", s.hidden)
 
 
@@ -80,7 +80,7 @@ def moss_audio(inv: Inventory, a: Config) -> int:
 def glmasr(inv: Inventory, a: Config) -> int:
     """Whisper with rotary positions."""
     s = read_audio(a)
-    whisper_like(inv, s, positions=0)
+    whisper_like(inv, s, positions=0, kv_width=s.hidden // s.heads * a.integer("num_key_value_heads", default=20, high=65536))
     return s.hidden
 
 

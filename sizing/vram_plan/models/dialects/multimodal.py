@@ -12,7 +12,7 @@ from typing import Any, Final
 from ..architecture import Architecture
 from .blocks import Inventory
 from .config import Config
-from .nested import join, read_text, section, tower_inventory
+from .nested import Tie, join, read_text, section, tower_inventory
 from .registry import family
 from .vision import vision
 from .vit import Vit, lone_norm
@@ -54,8 +54,8 @@ def _feature_layers(c: Config, default: int = 1) -> int:
     return len(layers) if layers else default
 
 
-def _llava(c: Config, text: str, inner_tie: bool, absent: dict[str, Any], newline: bool) -> Architecture:
-    t = read_text(c, text, inner_tie=inner_tie)
+def _llava(c: Config, text: str, tie: Tie, absent: dict[str, Any], newline: bool) -> Architecture:
+    t = read_text(c, text, tie=tie)
     inv = tower_inventory(t)
     s = vision(inv, c, str(absent["model_type"]), absent=absent)
     two_layers(inv, s.hidden * _feature_layers(c), t.hidden_size, t.hidden_size, c.flag("multimodal_projector_bias", default=True))
@@ -68,22 +68,22 @@ def _llava(c: Config, text: str, inner_tie: bool, absent: dict[str, Any], newlin
 @family("llava")
 def llava(c: Config) -> Architecture:
     """LLaVA 1.5 and Pixtral-12B in transformers' layout; the authors' flat layout names its tower (`mm_vision_tower`)."""
-    return _llava(c, "llama", True, _CLIP_L_336, False)
+    return _llava(c, "llama", "either", _CLIP_L_336, False)
 
 
 @family("llava_next")
 def llava_next(c: Config) -> Architecture:
-    return _llava(c, "llama", False, _CLIP_L_336, True)
+    return _llava(c, "llama", "outer", _CLIP_L_336, True)
 
 
 @family("llava_next_video")
 def llava_next_video(c: Config) -> Architecture:
-    return _llava(c, "llama", True, _CLIP_L_336, True)
+    return _llava(c, "llama", "either", _CLIP_L_336, True)
 
 
 @family("llava_onevision")
 def llava_onevision(c: Config) -> Architecture:
-    return _llava(c, "qwen2", True, _SO400M_384, True)
+    return _llava(c, "qwen2", "either", _SO400M_384, True)
 
 
 @family("vipllava")
@@ -291,7 +291,7 @@ def _lfm(c: Config, t: Architecture, kind: str, norm: bool, middle: int) -> Arch
 
 @family("llama4")
 def llama4(c: Config) -> Architecture:
-    t = read_text(c, "llama4_text", fixed=True, own_tie=True)
+    t = read_text(c, "llama4_text", fixed=True, tie="own")
     inv = tower_inventory(t)
     vision(inv, c, "llama4_vision_model", fixed=True)
     inv.part = "projector"

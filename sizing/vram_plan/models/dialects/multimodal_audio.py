@@ -27,7 +27,7 @@ _QWEN3_ASR_TEXT: Final[dict[str, Any]] = {
 
 @family("qwen2_audio")
 def qwen2_audio(c: Config) -> Architecture:
-    t = read_text(c, "qwen2", inner_tie=True)
+    t = read_text(c, "qwen2", tie="never")
     inv = tower_inventory(t)
     width = audio(inv, c, "qwen2_audio_encoder")
     inv.part = "projector"
@@ -37,7 +37,7 @@ def qwen2_audio(c: Config) -> Architecture:
 
 @family("audioflamingo3", "musicflamingo")
 def audioflamingo(c: Config) -> Architecture:
-    t = read_text(c, "qwen2", inner_tie=True)
+    t = read_text(c, "qwen2", tie="never")
     inv = tower_inventory(t)
     width = audio(inv, c, "audioflamingo3_encoder")
     two_layers(inv, width, t.hidden_size, t.hidden_size, c.flag("projector_bias", default=True))
@@ -47,7 +47,7 @@ def audioflamingo(c: Config) -> Architecture:
 @family("voxtral")
 def voxtral(c: Config) -> Architecture:
     """Four frames of the encoder go into one token: the projector takes its feed-forward width."""
-    t = read_text(c, "llama", inner_tie=True, absent=_VOXTRAL_TEXT)
+    t = read_text(c, "llama", tie="never", fill=_VOXTRAL_TEXT)
     inv = tower_inventory(t)
     audio(inv, c, "voxtral_encoder")
     two_layers(inv, section(c, "audio_config").integer("intermediate_size", default=5120), t.hidden_size, t.hidden_size, False)
@@ -65,7 +65,7 @@ def voxtral_realtime(c: Config) -> Architecture:
 
 @family("glmasr")
 def glmasr(c: Config) -> Architecture:
-    t = read_text(c, "llama", tied=True, absent=_GLMASR_TEXT)
+    t = read_text(c, "llama", tied=True, fill=_GLMASR_TEXT)
     inv = tower_inventory(t)
     audio(inv, c, "glmasr_encoder")
     two_layers(inv, section(c, "audio_config").integer("intermediate_size", default=5120), 2 * t.hidden_size, t.hidden_size)

@@ -25,7 +25,8 @@ def aria(c: Config) -> Architecture:
     inv = tower_inventory(t)
     s = vision(inv, c, "idefics3_vision")
     counts = section(c, "projector_patch_to_query_dict").raw.values()
-    queries = max((n for n in counts if isinstance(n, int)), default=256)
+    most = max((n for n in counts if isinstance(n, int) and 0 < n < 1 << 20), default=256)
+    queries = c.integer("max_value_projector_patch_to_query_dict", default=most, high=1 << 20)
     h = s.hidden
     inv.part = "projector"
     inv.add("mm.query", None, queries, h)
@@ -42,15 +43,15 @@ def aria(c: Config) -> Architecture:
 
 @family("blip-2", "instructblip", "instructblipvideo")
 def blip2(c: Config) -> Architecture:
-    t = read_text(c, "opt", own_tie=True)
+    t = read_text(c, "opt", tie="own")
     inv = tower_inventory(t)
-    vision(inv, c, "blip_2_vision_model", fixed=True)
+    s = vision(inv, c, "blip_2_vision_model", fixed=True)
     inv.part = "text"
     q = section(c, "qformer_config")
     instruct = c.text("model_type") != "blip-2"
     width = q.integer("hidden_size", default=768)
     inv.add("mm.query", None, c.integer("num_query_tokens", default=32), width)
-    qformer(inv, q, text_input=instruct or q.flag("use_qformer_text_input"))
+    qformer(inv, q, words=instruct, text_block=instruct or q.flag("use_qformer_text_input"), source=s.hidden)
     inv.linear("mm.0", None, t.hidden_size, width, True)
     return join(c, t, inv)
 
@@ -69,7 +70,7 @@ def granite_speech(c: Config) -> Architecture:
     width = q.integer("hidden_size", default=768)
     window, rate = c.integer("window_size", default=15, high=65536), c.integer("downsample_rate", default=5, high=65536)
     inv.add("mm.query", None, max(window // rate, 1), width)
-    qformer(inv, q, text_input=q.flag("use_qformer_text_input"))
+    qformer(inv, q, text_block=q.flag("use_qformer_text_input"))
     inv.linear("mm.0", None, t.hidden_size, width, True)
     return join(c, t, inv, "the LoRA adapter used while audio is heard is not counted")
 
@@ -168,7 +169,7 @@ def granite_docling(c: Config) -> Architecture:
 
 @family("hunyuan_vl")
 def hunyuan_vl(c: Config) -> Architecture:
-    t = read_text(c, "hunyuan_vl_text", fixed=True, tied=True, inner_tie=True)
+    t = read_text(c, "hunyuan_vl_text", fixed=True, tied=True, tie="either")
     inv = tower_inventory(t)
     v = section(c, "vision_config")
     s = read_vit(v, hidden=1152, layers=27, heads=16, ffn=4304)
@@ -242,7 +243,7 @@ def unlimited_ocr(c: Config) -> Architecture:
 
 @family("nemotron_h_omni")
 def nemotron_h_omni(c: Config) -> Architecture:
-    t = read_text(c, "nemotron_h", own_tie=True)
+    t = read_text(c, "nemotron_h", tie="own")
     inv = tower_inventory(t)
     s = vision(inv, c, "radio", fixed=True)
     ratio = c.number("downsample_ratio", default=0.5)

@@ -7,7 +7,7 @@ from ..architecture import Architecture
 from .blocks import Inventory
 from .config import Config
 from .multimodal import merged_projector, two_layers
-from .nested import join, read_text, section, tower_inventory
+from .nested import Tie, join, read_text, section, tower_inventory
 from .registry import family
 from .vision import sam_neck, vision
 from .vit import lone_norm
@@ -19,26 +19,26 @@ def _tower_only(c: Config, t: Architecture, kind: str) -> Architecture:
     return join(c, t, inv)
 
 
-def _simple(kind: str, text: str, tower: str, *, tied: bool = False, inner_tie: bool = False, fixed: bool = True) -> None:
+def _simple(kind: str, text: str, tower: str, *, tie: Tie = "outer", fixed: bool = True) -> None:
     """A family that is its language model and its tower and nothing else."""
 
     @family(kind)
     def read(c: Config) -> Architecture:
-        return _tower_only(c, read_text(c, text, tied=tied, inner_tie=inner_tie, fixed=fixed), tower)
+        return _tower_only(c, read_text(c, text, tie=tie, fixed=fixed), tower)
 
 
-_simple("qwen2_vl", "qwen2_vl_text", "qwen2_vl_vision", inner_tie=True)
-_simple("qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_vl_vision", inner_tie=True)
+_simple("qwen2_vl", "qwen2_vl_text", "qwen2_vl_vision", tie="either")
+_simple("qwen2_5_vl", "qwen2_5_vl_text", "qwen2_5_vl_vision", tie="either")
 _simple("qwen3_vl", "qwen3_vl_text", "qwen3_vl_vision")
 _simple("qwen3_vl_moe", "qwen3_vl_moe_text", "qwen3_vl_moe_vision")
 _simple("qwen3_5", "qwen3_5_text", "qwen3_5_vision")
 _simple("qwen3_5_moe", "qwen3_5_moe_text", "qwen3_5_moe_vision")
 _simple("cosmos3_omni", "qwen3_vl_text", "qwen3_vl_vision")
-_simple("glm4v", "glm4v_text", "glm4v_vision", inner_tie=True)
+_simple("glm4v", "glm4v_text", "glm4v_vision", tie="either")
 _simple("glm46v", "glm4v_text", "glm4v_vision", fixed=False)
 _simple("glmga", "glm4v_text", "glm4v_vision", fixed=False)
-_simple("glm4v_moe", "glm4v_moe_text", "glm4v_moe_vision", inner_tie=True)
-_simple("glm_ocr", "glm_ocr_text", "glm_ocr_vision", inner_tie=True)
+_simple("glm4v_moe", "glm4v_moe_text", "glm4v_moe_vision", tie="either")
+_simple("glm_ocr", "glm_ocr_text", "glm_ocr_vision", tie="either")
 _simple("glm5_next", "glm5_next_text", "glm5_next_vision")
 _simple("exaone4_5", "exaone4", "exaone4_5_vision", fixed=False)
 
@@ -70,7 +70,7 @@ def _kimi(c: Config, t: Architecture) -> Architecture:
 @family("minimax_m3_vl")
 def minimax_m3_vl(c: Config) -> Architecture:
     """Two layers on each patch, two more on the merged ones."""
-    t = read_text(c, "minimax_m3_vl_text", fixed=True, inner_tie=True)
+    t = read_text(c, "minimax_m3_vl_text", fixed=True, tie="either")
     inv = tower_inventory(t)
     s = vision(inv, c, "minimax_m3_vl_vision", fixed=True)
     middle = c.integer("projector_hidden_size", default=6144)
@@ -139,7 +139,7 @@ def ernie4_5_vl_moe(c: Config) -> Architecture:
 
 @family("step3p7")
 def step3p7(c: Config) -> Architecture:
-    t = read_text(c, "step3p5", inner_tie=False)
+    t = read_text(c, "step3p5")
     inv = tower_inventory(t)
     s = vision(inv, c, "step3p5_vision", fixed=True)
     inv.part = "projector"
@@ -149,7 +149,7 @@ def step3p7(c: Config) -> Architecture:
 
 @family("paddleocr_vl")
 def paddleocr_vl(c: Config) -> Architecture:
-    t = read_text(c, "paddleocr_vl_text", fixed=True, tied=True, inner_tie=True)
+    t = read_text(c, "paddleocr_vl_text", fixed=True, tied=True, tie="either")
     inv = tower_inventory(t)
     s = vision(inv, c, "paddleocr_vl_vision", fixed=True)
     merged_projector(inv, s, section(c, "vision_config").integer("spatial_merge_size", default=2, high=64), t.hidden_size, "text")
@@ -180,7 +180,7 @@ def hyperclovax_vision(c: Config) -> Architecture:
 
 @family("video_llama_3")
 def video_llama_3(c: Config) -> Architecture:
-    t = read_text(c, "qwen2", inner_tie=True)
+    t = read_text(c, "qwen2", tie="either")
     inv = tower_inventory(t)
     s = vision(inv, c, "video_llama_3_vision", fixed=True)
     two_layers(inv, s.hidden, t.hidden_size, t.hidden_size, part="text")
@@ -201,21 +201,21 @@ def ovis2(c: Config) -> Architecture:
 @family("molmo2")
 def molmo2(c: Config) -> Architecture:
     """The adapter pools features of two tower layers by attention, then a gated layer."""
-    t = read_text(c, "molmo2_text", fixed=True)
+    t = read_text(c, "molmo2_text", fixed=True, tie="never")
     inv = tower_inventory(t)
-    s = vision(inv, c, "molmo2_vision", fixed=True)
+    vision(inv, c, "molmo2_vision", fixed=True)
     a = section(c, "adapter_config")
     width = a.integer("hidden_size", default=1152)
     dim = a.integer("head_dim", default=72, high=65536)
     q, kv = dim * a.integer("num_attention_heads", default=16, high=65536), dim * a.integer("num_key_value_heads", default=16, high=65536)
-    source = s.hidden * len(a.items("vision_feature_layer") or (24, 18))
+    source = width * len(a.items("vision_feature_layer") or (24, 18))
     bias, mlp_bias = a.flag("attention_bias", default=True), a.flag("mlp_bias")
     inv.part = "projector"
     for role, rows, columns in (("q", q, source), ("k", kv, source), ("v", kv, source), ("out", width, q)):
         inv.linear(f"mm.attn_{role}", None, rows, columns, bias)
     middle, out = a.integer("intermediate_size", default=18944), a.integer("text_hidden_size", default=3584)
     for role, rows, columns in (("gate", middle, width), ("up", middle, width), ("down", out, middle)):
-        inv.linear(f"mm.ffn_{role}", None, rows, columns, mlp_bias)
+        inv.linear(f"mm.ffn_{role}", None, rows, columns, mlp_bias and role != "down")
     return join(c, t, inv)
 
 

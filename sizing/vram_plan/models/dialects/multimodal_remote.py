@@ -67,7 +67,7 @@ def fast_vlm(c: Config) -> Architecture:
     absent = {
         "hidden_size": 3584, "vocab_size": 152128, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4, "num_hidden_layers": 28,
     }  # fmt: skip
-    t = read_text(c, "qwen2", inner_tie=True, absent=absent)
+    t = read_text(c, "qwen2", tie="either", absent=absent)
     inv = tower_inventory(t)
     v = section(c, "vision_config")
     notes = _timm(inv, v, "fastvit_mci3")
@@ -77,7 +77,7 @@ def fast_vlm(c: Config) -> Architecture:
 
 @family("perception_lm")
 def perception_lm(c: Config) -> Architecture:
-    t = read_text(c, "llama", inner_tie=True)
+    t = read_text(c, "llama", tie="either")
     inv = tower_inventory(t)
     v = section(c, "vision_config")
     notes = _timm(inv, v, "vit_pe_core_large_patch14_336")
@@ -239,7 +239,7 @@ def multi_modality(c: Config) -> Architecture:
 @family("internvl_chat")
 def internvl_chat(c: Config) -> Architecture:
     """InternVL 1.5 to 3.5 as published: the language model under `llm_config`. Checked: InternVL2.5-8B 8.08 B, InternVL3-78B 78.4 B."""
-    t = read_text(c, "qwen2", keys=("llm_config",), own_tie=True)
+    t = read_text(c, "qwen2", keys=("llm_config",), tie="own")
     inv = tower_inventory(t)
     raw = dict(section(c, "vision_config").raw)
     raw["attention_bias"] = raw.get("qkv_bias", False)

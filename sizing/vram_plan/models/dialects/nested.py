@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 from ..architecture import Architecture
 from .blocks import Inventory, architecture_name
@@ -12,7 +12,10 @@ from .config import Config
 from .registry import FAMILIES
 from .standard import standard
 
-__all__ = ["join", "read_text", "section", "tower_inventory"]
+__all__ = ["Tie", "join", "read_text", "section", "tower_inventory"]
+
+#: Whose `tie_word_embeddings` counts: the outer config's, either level's, the nested one's alone, or nobody's.
+Tie = Literal["outer", "either", "own", "never"]
 
 #: What an outer config must not hand down to its language model when both share one level.
 _TOWER_KEYS = ("vision_config", "audio_config", "model_type", "architectures")
@@ -29,17 +32,18 @@ def read_text(
     kind: str,
     *,
     tied: bool = False,
-    inner_tie: bool = False,
-    own_tie: bool = False,
+    tie: Tie = "outer",
     fixed: bool = False,
     absent: Mapping[str, Any] | None = None,
+    fill: Mapping[str, Any] | None = None,
     keys: tuple[str, ...] = ("text_config", "llm_config", "language_config"),
 ) -> Architecture:
     """The language model inside a multimodal config, read by the reader of its own `model_type`.
 
     It is under one of `keys`, or lies flat beside the tower's config; where it is nowhere, `absent` is what the
-    class fills in. `kind` is its type where none is named, or always when `fixed`. `tied` is the outer class's
-    default; with `inner_tie` the nested flag ties too, with `own_tie` it alone does. The outer config decides head and dtype, as in transformers.
+    class fills in; `fill` it fills in for any key left out. `kind` is its type where none is named, or always when
+    `fixed`. `tied` is the outer class's default and `tie` says whose flag ties the head to the embedding. The outer
+    config decides on the head's existence and the dtype, as in transformers.
     """
     inner = c.section(*keys)
     if inner is None:
@@ -48,12 +52,12 @@ def read_text(
     named = inner.text("model_type")
     if fixed or not named or FAMILIES.get(named) is FAMILIES.get(c.text("model_type")):
         named = kind
-    raw = dict(inner.raw)
+    raw = {**(fill or {}), **inner.raw}
     raw["model_type"] = named
     raw["architectures"] = _head(c, inner)
-    if not own_tie:
-        tie = c.flag("tie_word_embeddings", default=tied)
-        raw["tie_word_embeddings"] = tie or (inner_tie and inner.flag("tie_word_embeddings"))
+    if tie != "own":
+        outer = c.flag("tie_word_embeddings", default=tied)
+        raw["tie_word_embeddings"] = tie != "never" and (outer or (tie == "either" and inner.flag("tie_word_embeddings")))
     dtype = c.text("dtype", "torch_dtype") or inner.text("dtype", "torch_dtype")
     raw["dtype"] = dtype or None
     view = Config(raw, inner.where)
@@ -61,7 +65,7 @@ def read_text(
 
 
 def _head(c: Config, inner: Config) -> list[Any] | None:
-    """Whose class decides on a language-model head: a `…ChatModel` (InternVL's remote code) has one in spite of its name."""
+    """The class that decides on a head; InternVL's own `…ChatModel` has one in spite of its name."""
     names = c.items("architectures")
     return inner.items("architectures") if names and str(names[0]).endswith("ChatModel") else names
 

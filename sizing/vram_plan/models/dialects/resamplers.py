@@ -9,15 +9,15 @@ from .vit import lone_norm
 __all__ = ["image_tokenizer", "perceiver_resampler", "qformer"]
 
 
-def qformer(inv: Inventory, q: Config, *, text_input: bool, encoder: int = 1408) -> int:
-    """BLIP-2's Q-Former: BERT layers over learned queries, every so many with cross-attention to the image.
+def qformer(inv: Inventory, q: Config, *, words: bool = False, text_block: bool = False, source: int = 0) -> int:
+    """BLIP-2's Q-Former: BERT layers over learned queries, every so many with cross-attention to features `source` wide.
 
-    `text_input` adds word embeddings and a second feed-forward block for the text. Returns its width.
+    `words` adds embeddings for text, `text_block` a second feed-forward block for it. Returns its width.
     """
     h, ffn = q.integer("hidden_size", default=768), q.integer("intermediate_size", default=3072)
     every = q.integer("cross_attention_frequency", default=2, high=4096)
-    source = q.integer("encoder_hidden_size", default=encoder)
-    if text_input:
+    source = source or q.integer("encoder_hidden_size", default=1408)
+    if words:
         inv.add("mm.qf.token_embd", None, q.integer("vocab_size", default=30522), h)
         inv.add("mm.qf.position_embd", None, q.integer("max_position_embeddings", default=512), h)
     lone_norm(inv, "mm.qf.ln", h)
@@ -25,7 +25,7 @@ def qformer(inv: Inventory, q: Config, *, text_input: bool, encoder: int = 1408)
         _bert_attention(inv, "mm.qf.attn", layer, h, h)
         if layer % every == 0:
             _bert_attention(inv, "mm.qf.cross", layer, h, source)
-        for name in ("ffn_query", "ffn") if text_input else ("ffn_query",):
+        for name in ("ffn_query", "ffn") if text_block else ("ffn_query",):
             inv.linear(f"mm.qf.{name}_up", layer, ffn, h, True)
             inv.linear(f"mm.qf.{name}_down", layer, h, ffn, True)
             inv.norm(f"mm.qf.{name}_ln", layer, h, True)
