@@ -16,6 +16,10 @@ CacheKind = Literal["full", "sliding", "chunked", "latent", "compressed", "recur
 CACHE_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "fp8": 1}
 
 
+#: Roles of constant tables: they take bytes in a file, but nobody trained them.
+_TABLES = ("rope_", "buffer.")
+
+
 @dataclass(frozen=True, slots=True)
 class Tensor:
     """One weight, or one stack of expert weights.
@@ -35,7 +39,8 @@ class Tensor:
 
     @property
     def parameters(self) -> int:
-        return math.prod(self.shape)
+        """Elements; none for a constant table some files carry (rope frequencies, position numbers)."""
+        return 0 if self.role.startswith(_TABLES) else math.prod(self.shape)
 
 
 @dataclass(frozen=True, slots=True)

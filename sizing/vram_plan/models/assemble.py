@@ -80,7 +80,7 @@ def _from_gguf(found: Checkpoint, header: GgufHeader, ollama_tag: str | None) ->
 def _from_headers(found: Checkpoint, architecture: Architecture, scheme_name: str | None, notes: tuple[str, ...]) -> Model:
     """The header's tensors are the weights; an unquantised header's parameters also check the config's reading."""
     stored = found.stored or ()
-    tensors = stored_inventory(stored)
+    tensors = stored_inventory(stored, architecture.layers if architecture.kind == "decoder" and architecture.basis != "fallback" else None)
     size = sum(tensor.bytes for tensor in stored)
     if scheme_name is None:
         counted = sum(t.parameters for t in tensors if t.part != "mtp")
@@ -96,11 +96,14 @@ def _from_headers(found: Checkpoint, architecture: Architecture, scheme_name: st
     return _model(found, architecture, tensors, name, size, notes)
 
 
-def stored_inventory(stored: Sequence[StoredTensor]) -> tuple[Tensor, ...]:
-    """A safetensors header as weights: role, layer and part from each name, dtype and shape as stored."""
+def stored_inventory(stored: Sequence[StoredTensor], layers: int | None = None) -> tuple[Tensor, ...]:
+    """A safetensors header as weights: role, layer and part from each name, dtype and shape as stored.
+
+    Text layers beyond `layers`, where it is given, are the MTP head's.
+    """
     inventory = []
     for tensor in stored:
-        role, layer, part, expert = classify(tensor.name)
+        role, layer, part, expert = classify(tensor.name, layers)
         inventory.append(Tensor(role, layer, tensor.shape, 1 if expert else 0, tensor.dtype, part))
     return tuple(inventory)
 

@@ -61,6 +61,10 @@ _OUTER: Final[dict[str, str]] = {
     "output": "output", "output_layer": "output", "wpe": "position_embd", "position_embeddings": "position_embd", "norm": "output_norm",
     "ln_f": "output_norm", "final_layernorm": "output_norm", "final_layer_norm": "output_norm", "norm_f": "output_norm",
 }  # fmt: skip
+#: Tables that old checkpoints store beside their weights.
+_BUFFERS: Final = (
+    "position_ids", "token_type_ids", "inv_freq", "attn.masked_bias", "attention.masked_bias", "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+)  # fmt: skip
 _PLAIN_ENDS: Final = (".weight", ".qweight", ".weight_packed")
 
 
@@ -78,7 +82,9 @@ def classify(name: str, layers: int | None = None) -> TensorName:
         part = "mtp"
     expert = _EXPERT.search(inner) is not None
     role = _role(inner, _OUTER if layer is None else _ROLES)
-    if expert:
+    if base.endswith(_BUFFERS):
+        role, ending = f"buffer.{base.rpartition('.')[2]}", ""
+    elif expert:
         role = f"{role}_exps"
     elif "shared_expert" in inner and role.startswith("ffn_") and not role.endswith("_shexp"):
         role = f"{role}_shexp"
