@@ -69,7 +69,8 @@ def _qwen2_5(inv: Inventory, v: Config, s: Vit, kv_width: int) -> Vit:
 @tower("qwen3_vl_vision", "qwen3_vl_moe_vision", "qwen3_vl", "qwen3_vl_moe", "qwen3_omni_moe_vision_encoder")
 def qwen3_vl_vision(inv: Inventory, v: Config) -> Vit:
     """With DeepStack: a merger more for each block whose output is fed to the language model."""
-    return _qwen3(inv, v, len(v.items("deepstack_visual_indexes") if v.has("deepstack_visual_indexes") else [8, 16, 24]))  # type: ignore[arg-type]
+    taps = v.items("deepstack_visual_indexes") if v.has("deepstack_visual_indexes") else [8, 16, 24]
+    return _qwen3(inv, v, len(taps or ()))
 
 
 @tower("qwen3_5_vision", "qwen3_5_moe_vision")
