@@ -390,6 +390,20 @@ def test_metadata_that_cannot_be_meant(keys: dict[str, object], message: str) ->
         family("llama", 2, QKV, **{"embedding_length": 32, "attention__head_count": 4, **keys})
 
 
+def test_rope_tables_take_bytes_but_are_no_parameters() -> None:
+    metadata, tensors = llama_gguf()
+    with_table = architecture(metadata, {**tensors, "rope_freqs.weight": ((64,), "F32")})
+    without = architecture(metadata, tensors)
+    assert len(with_table.tensors) == len(without.tensors) + 1
+    assert sum(t.parameters for t in with_table.tensors) == sum(t.parameters for t in without.tensors)
+
+
+@pytest.mark.parametrize("name", ["", "\x1b[2J", "a b", "x" * 65, 3])
+def test_odd_architecture_name(name: object) -> None:
+    with pytest.raises(FormatError, match=r"general\.architecture"):
+        architecture({"general.architecture": name}, {})
+
+
 def test_no_architecture() -> None:
     with pytest.raises(FormatError, match=r"general\.architecture"):
         architecture({"general.name": "x"}, {})

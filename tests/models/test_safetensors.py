@@ -188,6 +188,8 @@ def test_json_limits() -> None:
         ("audio_tower.layers.0.fc1.weight", ("ffn_up", 0, "audio", False)),
         ("backbone.layers.5.mixer.A_log", ("ssm_a", 5, "text", False)),
         ("encoder.layer.0.attention.self.key.weight", ("attn_k", 0, "text", False)),
+        ("bert.embeddings.position_ids", ("buffer.position_ids", None, "text", False)),
+        ("model.layers.0.self_attn.rotary_emb.inv_freq", ("buffer.inv_freq", 0, "text", False)),
         ("something.new.weight", ("something.new", None, "text", False)),
         ("", ("", None, "text", False)),
     ],

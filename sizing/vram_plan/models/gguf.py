@@ -16,7 +16,7 @@ from typing import Any, Final
 from ..errors import FormatError, ModelNotFoundError
 from ..formats.storage import block_elements, storage_bytes
 from .checkpoint import GgufHeader, StoredTensor
-from .files import open_regular
+from .files import file_names, open_regular
 from .json_guard import shown
 
 __all__ = ["FILE_TYPES", "GGML_TYPES", "LongArray", "Read", "join", "mix_name", "parse", "read_path", "split_names"]
@@ -286,11 +286,12 @@ def split_names(name: str) -> tuple[str, ...]:
 
 def read_path(path: Path) -> GgufHeader:
     """The header of a GGUF file, or of all parts of a split one when `path` is any of its parts."""
-    parts = [path.with_name(name) for name in split_names(path.name)]
-    missing = [part.name for part in parts if not part.exists()] if len(parts) > 1 else []
+    names = split_names(path.name)
+    present = file_names(path.parent) if len(names) > 1 else names
+    missing = [name for name in names if name not in present]
     if missing:
-        raise ModelNotFoundError(f"{path.name} is one of {len(parts)} parts, of which {missing[0]} is not there")
-    return join([_read_one(part) for part in parts], path.name)
+        raise ModelNotFoundError(f"{path.name} is one of {len(names)} parts, of which {missing[0]} is not there")
+    return join([_read_one(path.with_name(name)) for name in names], path.name)
 
 
 def _read_one(path: Path) -> GgufHeader:

@@ -23,6 +23,7 @@ from .json_guard import shown
 
 __all__ = ["mix_name", "read_gguf_architecture", "read_tensor"]
 
+_NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}")
 _LAYER_TENSOR = re.compile(r"(?:(enc|dec|v|a|mm|mm\.a)\.)?blk\.(\d{1,5})\.(.+)")
 _OLD_EXPERT = re.compile(r"(ffn_(?:gate|up|down))\.\d+(\.weight|\.bias)?")
 _VISION: Final = ("v.", "vision.")
@@ -36,7 +37,7 @@ class _Metadata:
 
     def __init__(self, header: GgufHeader, where: str) -> None:
         name = header.metadata.get("general.architecture")
-        if not isinstance(name, str) or not name:
+        if not isinstance(name, str) or not _NAME.fullmatch(name):
             raise FormatError(f"{where} does not say its general.architecture", "is it a model's file?")
         self.raw, self.arch, self.where = header.metadata, name, where
         self.config = Config(header.metadata, where)
