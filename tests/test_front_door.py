@@ -21,3 +21,14 @@ def test_importing_it_is_light() -> None:
     code = f"{work}; print([m for m in {heavy!r} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_the_drivers_binding_is_not_imported_where_there_is_no_driver() -> None:
+    code = (
+        "import ctypes, sys, vram_plan as v\n"
+        "def absent(name, *a, **k): raise OSError(name)\n"
+        "ctypes.CDLL = absent\n"
+        "print(sys.platform.startswith('linux') and 'pynvml' in sys.modules, v.local_devices().reason != '')"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split()[0] == "False"

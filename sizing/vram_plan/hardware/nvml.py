@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import sys
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 from types import ModuleType
@@ -39,6 +40,20 @@ _WRONG_PACKAGE: Final = "pip uninstall pynvml && pip install --force-reinstall n
 _PROFILE: Final = re.compile(r"\bMIG (\d)g\.")
 #: A GPU has seven compute slices (A100, H100, B200), these have four (NVIDIA MIG User Guide, supported profiles).
 _FOUR_SLICES: Final = re.compile(r"\bA30\b|\bRTX PRO\b")
+
+
+def _no_driver() -> bool:
+    """True where the driver's library is not there to be loaded: loading is tried as the binding would, but without
+    its own import, which takes longer than everything else a plan needs."""
+    if "pynvml" in sys.modules or not sys.platform.startswith("linux"):
+        return False
+    import ctypes
+
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return True
+    return False
 
 
 def _library() -> ModuleType | None:
@@ -213,6 +228,8 @@ def nvidia_devices(environ: Mapping[str, str] | None = None) -> Detection:
 
     No driver or no binding: no devices, and the reason. Raises HardwareError when the driver or the binding is broken.
     """
+    if _no_driver():
+        return Detection(reason="no NVIDIA driver", local=True)
     library = _library()
     if library is None:
         return Detection(reason="the package nvidia-ml-py is not installed", local=True)
