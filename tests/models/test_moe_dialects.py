@@ -101,8 +101,9 @@ STORED = {
     "Ling-mini-2.0": (PUBLISHED["Ling-mini-2.0"][0], 16_255_643_392, 256 * 19),
     "Ling-1T": (
         {"model_type": "bailing_moe_v2", "hidden_size": 8192, "intermediate_size": 18432, "num_hidden_layers": 80,
-         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "num_experts": 256, "num_experts_per_tok": 8, "num_shared_experts": 1,
-         "moe_intermediate_size": 2048, "first_k_dense_replace": 4, "vocab_size": 157184}, 999_705_328_640, 256 * 76),
+         "num_attention_heads": 64, "num_key_value_heads": 8, "head_dim": 128, "num_experts": 256, "num_experts_per_tok": 8,
+         "num_shared_experts": 1, "moe_intermediate_size": 2048, "first_k_dense_replace": 4, "vocab_size": 157184},
+        999_705_328_640, 256 * 76),
     "LongCat-Flash": ({"model_type": "longcat_flash", "num_nextn_predict_layers": 1}, 561_862_880_256, 768 * 28),
     "MiniMax-M2": ({"model_type": "minimax_m2", "use_mtp": True, "num_mtp_modules": 3}, 228_689_764_864, 256 * 62),
     "Step-3.5-Flash": (PUBLISHED["Step-3.5-Flash"][0], 199_384_301_376, 288 * 42),
@@ -212,7 +213,8 @@ def test_mimo_windows_have_their_own_heads_and_value_width() -> None:
 
 def test_small_deepseek_vl2_has_no_latent() -> None:
     a = read(model_type="deepseek_v2", use_mla=False, hidden_size=1280, num_hidden_layers=3, num_attention_heads=10,
-             num_key_value_heads=10, kv_lora_rank=None, q_lora_rank=None, qk_rope_head_dim=0, qk_nope_head_dim=0, v_head_dim=0, first_k_dense_replace=1)  # fmt: skip
+             num_key_value_heads=10, kv_lora_rank=None, q_lora_rank=None, qk_rope_head_dim=0, qk_nope_head_dim=0, v_head_dim=0,
+             first_k_dense_replace=1)  # fmt: skip
     assert {layer.kind for layer in a.cache_layers} == {"full"}
     assert a.cache_layers[0].elements_per_token == 2 * 1280
 

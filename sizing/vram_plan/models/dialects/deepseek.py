@@ -61,11 +61,12 @@ def latent_decoder(
     indexed: Callable[[Config, int], list[bool]] | None = None,
     norms: tuple[str, ...] = (),
     copies: Copies = "both",
+    ffn_bias: bool = False,
 ) -> Architecture:
     """Latent attention, then experts or a dense block. `norms`: those of a routed layer beside the usual two."""
     s = read_shape(c)
     x = read_experts(c, s, sparse=dense_prefix(c, s.layers, first_dense))
-    style = Style(ffn_bias=c.flag("mlp_bias"))
+    style = Style(ffn_bias=ffn_bias)
     own = indexed(c, s.layers) if indexed else [False] * s.layers
     windows = layer_windows(c, s)
 
@@ -92,7 +93,7 @@ def deepseek_v2(c: Config) -> Architecture:
     """DeepSeek V2; with `use_mla: false` (the small DeepSeek-VL2) V2's experts after plain attention."""
     if not c.flag("use_mla", default=True):
         return deepseek(c)
-    return latent_decoder(with_defaults(c, "deepseek_v2"), family="deepseek_v2")
+    return latent_decoder(with_defaults(c, "deepseek_v2"), family="deepseek_v2", ffn_bias=c.flag("mlp_bias"))
 
 
 @family("deepseek_v3", "kimi_k2")

@@ -32,12 +32,13 @@ def compression(c: Config, layers: int) -> list[tuple[int, bool]]:
 
 @family("deepseek_v4", "deepseek_ref")
 def deepseek_v4(c: Config) -> Architecture:
-    """V4 Flash and Pro; `deepseek_ref` is the name the SGLang project's copies carry."""
+    """V4 Flash and Pro, with always one shared expert; `deepseek_ref` is the name the SGLang project's copies carry."""
     c = with_defaults(c, "deepseek_v4")
     s = read_shape(c)
-    x = read_experts(c, s, sparse=[True] * s.layers)
+    width = c.integer("moe_intermediate_size")
+    x = read_experts(c, s, sparse=[True] * s.layers, width=width, shared=width)
     compressed = compression(c, s.layers)
-    streams = c.integer("hc_mult", high=64)
+    streams, style = c.integer("hc_mult", high=64), Style(ffn_bias=c.flag("mlp_bias"))
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
         ratio, indexed = compressed[layer] if layer < s.layers else (0, False)
@@ -48,7 +49,7 @@ def deepseek_v4(c: Config) -> Architecture:
         inv.norm("ffn_norm", layer, s.hidden)
         for place in ("attn", "ffn"):
             hyper_connection(inv, layer, place, s.hidden, streams, rows=streams * (streams + 2), scales=3)
-        feed_forward(inv, layer, s.hidden, x, Style(), True)
+        feed_forward(inv, layer, s.hidden, x, style, True)
         return _cache(c, s, layer, ratio, indexed)
 
     def whole(inv: Inventory, layer: int) -> CacheLayer | None:
