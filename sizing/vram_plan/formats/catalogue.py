@@ -57,6 +57,8 @@ _SHORT: Final = {
     "iq4": "IQ4_XS",
 }  # fmt: skip
 _BITS_WORD: Final = re.compile(r"(?:int)?(\d{1,2})-?bits?")
+#: Storage keys that are variants of a listed format: with zero points, with 8-bit scales.
+_VARIANTS: Final = {"CTZ": "CT", "FP8BE": "FP8B"}
 _MIX_SOURCE: Final = "llama.cpp, src/llama-quant.cpp (0c1e57098)"
 
 
@@ -113,7 +115,8 @@ def find_format(text: str, engine: str = "llama.cpp") -> Format:
 def _parameterised(key: str) -> Format:
     """A scheme with its own bits or group size; the named one where that is the same."""
     bits = round(storage_bits_per_weight(key), 3)
-    usual = next(f for f in _formats().values() if f.stored_as.split("-")[0] == key.split("-")[0])
+    kind = key.split("-")[0]
+    usual = next(f for f in _formats().values() if f.stored_as.split("-")[0] == _VARIANTS.get(kind, kind))
     if storage_bytes(key, (384, 768)) == storage_bytes(usual.stored_as, (384, 768)):
         return usual
     return Format(key, "scheme", bits, f"as {usual.name}, with bits and group size of its own", usual.source, key)

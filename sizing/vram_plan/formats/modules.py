@@ -34,7 +34,7 @@ _MODULES: Final = {
 _ATTENTION: Final = ("self_attn", "attn", "attention", "mixer")
 _RECURRENT: Final = ("linear_attn", "mixer", "mamba", "self_attn", "conv")
 _FEED_FORWARD: Final = ("mlp", "ffn", "feed_forward", "block_sparse_moe", "mixer", "moe")
-_SHARED: Final = ("shared_expert", "shared_experts", "shared_mlp")
+_SHARED: Final = ("shared_expert", "shared_experts")
 _TOWERS: Final = {
     "vision": "vision_tower|visual|vision_model|vpm|vit",
     "audio": "audio_tower|audio",
@@ -60,7 +60,8 @@ def _inner_names(role: str, beside: bool) -> tuple[str, ...]:
     if role.endswith("_exps"):
         return tuple(f"{block}.experts.{leaf}" for block in _FEED_FORWARD for leaf in (*leaves, *(f"0.{leaf}" for leaf in leaves)))
     if role.endswith("_shexp"):
-        return tuple(f"{block}.{shared}.{leaf}" for block in _FEED_FORWARD for shared in _SHARED for leaf in leaves)
+        granite = "shared_mlp.output_linear" if base == "ffn_down" else "shared_mlp.input_linear"
+        return (granite, *(f"{block}.{shared}.{leaf}" for block in _FEED_FORWARD for shared in _SHARED for leaf in leaves))
     return tuple(f"{block}.{leaf}" for block in _FEED_FORWARD for leaf in leaves)
 
 

@@ -20,7 +20,7 @@ __all__ = ["Scheme", "apply_scheme"]
 #: Matrices schemes leave alone besides those llama.cpp does.
 _KEPT: Final = frozenset({"token_embd", "output", "position_embd", "token_types", "per_layer_token_embd", "cls.output"})
 _KEPT_ENDINGS: Final = ("ffn_gate_inp_shexp", "indexer.proj", "ssm_ba", "ssm_alpha", "ssm_beta")
-_KEPT_PARTS: Final = ("nextn.", "hc_", "conv", "time_mix_lerp", "lru_a", "ffn_routed_", "_res_")
+_KEPT_PARTS: Final = ("nextn.", "hc_", "conv", "time_mix_lerp", "lru_a", "ffn_routed_", "_res_", "_compressor_")
 
 
 @dataclass(frozen=True)
@@ -50,6 +50,8 @@ class Scheme:
 
 def apply_scheme(tensors: Sequence[Tensor], scheme: Scheme) -> tuple[Tensor, ...]:
     """The same weights, each with the number format the scheme stores it in."""
+    if not scheme.stored_as and not scheme.groups:
+        return tuple(tensors)
     experts_only = scheme.experts_only and any(t.experts for t in tensors)
     named = bool(scheme.skipped or scheme.groups)
     recurrent = {t.layer for t in tensors if t.role.startswith("ssm_")} if named else set()

@@ -24,10 +24,9 @@ _ALGORITHMS: Final = {
 }  # fmt: skip
 #: The names of `Format`s by what they store.
 _NAMES: Final = {
-    "FP8T": "FP8", "FP8C": "FP8-CHANNEL", "FP8B": "FP8-BLOCK", "FP8BE": "FP8-BLOCK", "NVFP4S": "NVFP4", "INT8": "W8A8",
-    "CT": "W4A16", "CT-4/128": "W4A16", "CT-8/0": "W8A16", "AWQ-4/128": "AWQ", "GPTQ-4/128": "GPTQ", "GPTQ-8/128": "GPTQ-INT8", "NF4DQ": "NF4-DQ", "BNB8": "INT8",
-    "HQQ-4/64": "HQQ", "TORCHAO": "TORCHAO-INT4",
-    "MLX-4/64": "MLX-4BIT", "MLX-8/64": "MLX-8BIT", "": "BF16",
+    "FP8T": "FP8", "FP8C": "FP8-CHANNEL", "FP8B": "FP8-BLOCK", "FP8BE": "FP8-BLOCK", "NVFP4S": "NVFP4", "INT8": "W8A8", "CT": "W4A16",
+    "CT-4/128": "W4A16", "CT-8/0": "W8A16", "AWQ-4/128": "AWQ", "GPTQ-4/128": "GPTQ", "GPTQ-8/128": "GPTQ-INT8", "NF4DQ": "NF4-DQ",
+    "BNB8": "INT8", "HQQ-4/64": "HQQ", "TORCHAO": "TORCHAO-INT4", "MLX-4/64": "MLX-4BIT", "MLX-8/64": "MLX-8BIT", "": "BF16",
 }  # fmt: skip
 
 
