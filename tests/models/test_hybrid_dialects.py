@@ -188,13 +188,15 @@ def test_lfm2_moe_that_names_no_kinds_is_a_labelled_guess():
 
 
 def test_recurrent_gemma_window_and_pattern():
-    a = read("recurrent_gemma", hidden_size=256, num_attention_heads=4, num_hidden_layers=5, num_key_value_heads=1, attention_window_size=128)
+    keys = {"hidden_size": 256, "num_attention_heads": 4, "num_hidden_layers": 5, "num_key_value_heads": 1}
+    a = read("recurrent_gemma", **keys, attention_window_size=128)
     assert [c.kind for c in a.cache_layers] == ["recurrent", "recurrent", "sliding", "recurrent", "recurrent"]
     assert a.kv_bytes(100_000) == 127 * 2 * 64 * 2
 
 
 def test_granite_without_experts_is_dense():
-    a = read("granitemoehybrid", **SMALL, num_local_experts=0, layer_types=["mamba", "attention", "mamba", "mamba"], shared_intermediate_size=64)
+    kinds = ["mamba", "attention", "mamba", "mamba"]
+    a = read("granitemoehybrid", **SMALL, num_local_experts=0, layer_types=kinds, shared_intermediate_size=64)
     assert a.experts == 0
     assert {t.role for t in a.tensors if t.role.startswith("ffn")} == {"ffn_norm", "ffn_gate", "ffn_up", "ffn_down"}
     assert [c.kind for c in a.cache_layers] == ["recurrent", "full", "recurrent", "recurrent"]
