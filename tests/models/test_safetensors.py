@@ -183,7 +183,7 @@ def test_json_limits() -> None:
         ("mtp.layers.0.self_attn.q_proj.weight", ("attn_q", 0, "mtp", False)),
         ("vision_tower.encoder.layers.2.self_attn.q_proj.weight", ("attn_q", 2, "vision", False)),
         ("model.visual.blocks.2.attn.qkv.weight", ("attn.qkv", 2, "vision", False)),
-        ("visual.merger.mlp.0.weight", ("merger.mlp", None, "projector", False)),
+        ("visual.merger.mlp.0.weight", ("merger.mlp", None, "vision", False)),
         ("multi_modal_projector.linear_1.weight", ("multi_modal_projector.linear_1", None, "projector", False)),
         ("audio_tower.layers.0.fc1.weight", ("ffn_up", 0, "audio", False)),
         ("backbone.layers.5.mixer.A_log", ("ssm_a", 5, "text", False)),
@@ -218,6 +218,13 @@ def test_architecture_of_a_lone_file() -> None:
     assert (found.basis, found.layers, found.vocab_size, found.hidden_size, found.tied_embeddings) == ("fallback", 3, 100, 64, True)
     assert [c.elements_per_token for c in found.cache_layers] == [24, 32]
     assert "1 of 3 layers" in found.notes[-1]
+
+
+def test_matrices_stored_the_other_way_round_show_their_width_in_the_bias() -> None:
+    found = architecture_from_safetensors(
+        stored(h__0__attn__c_attn__weight=(64, 192), h__0__attn__c_attn__bias=(192,), h__0__attn__c_proj__weight=(64, 64))
+    )
+    assert [c.elements_per_token for c in found.cache_layers] == [128]
 
 
 def test_packed_weights_show_their_width_in_the_scales() -> None:

@@ -30,9 +30,8 @@ class TensorName(NamedTuple):
 _LAYER = re.compile(r"(?:^|\.)(?:layers?|h|blocks?|decoder_layers)\.(\d{1,5})\.(.+)")
 _EXPERT = re.compile(r"(?:^|\.)(?:local_|moe_)?experts\.")
 _MTP: Final = re.compile(r"(?:^|[._])(?:mtp|nextn)[._]|\.(?:eh_proj|enorm|hnorm|shared_head)\.")
-_PROJECTOR: Final = re.compile(
-    r"projector|(?:^|\.)(?:connector|aligner|patch_merger|visual\.merger|visual\.deepstack|embed_vision|embed_audio|resampler)"
-)
+#: Qwen's `visual.merger` belongs to its tower, as transformers has it.
+_PROJECTOR: Final = re.compile(r"projector|(?:^|\.)(?:connector|aligner|embed_vision|embed_audio|resampler)")
 _VISION: Final = re.compile(r"vision|visual|image_|(?:^|\.)(?:vit|vpm|img_)")
 _AUDIO: Final = re.compile(r"audio|speech|(?:^|\.)(?:apm|code2wav|talker|token2wav)")
 
@@ -43,6 +42,8 @@ _ROLES: Final[dict[str, str]] = {
     "attention.self.value": "attn_v", "attention.output.dense": "attn_output", "attention.dense": "attn_output",
     "self_attention.dense": "attn_output", "attn.c_proj": "attn_output", "qkv_proj": "attn_qkv", "query_key_value": "attn_qkv",
     "c_attn": "attn_qkv", "W_pack": "attn_qkv", "Wqkv": "attn_qkv", "att_proj": "attn_qkv", "q_a_proj": "attn_q_a",
+    "SelfAttention.q": "attn_q", "SelfAttention.k": "attn_k", "SelfAttention.v": "attn_v", "SelfAttention.o": "attn_output",
+    "EncDecAttention.k": "cross_attn_k", "EncDecAttention.v": "cross_attn_v", "DenseReluDense.wo": "ffn_down",
     "q_b_proj": "attn_q_b", "q_a_layernorm": "attn_q_a_norm", "kv_a_proj_with_mqa": "attn_kv_a_mqa", "kv_a_layernorm": "attn_kv_a_norm",
     "kv_b_proj": "attn_kv_b", "q_norm": "attn_q_norm", "k_norm": "attn_k_norm", "sinks": "attn_sinks", "gate_proj": "ffn_gate",
     "up_proj": "ffn_up", "down_proj": "ffn_down", "w1": "ffn_gate", "w3": "ffn_up", "w2": "ffn_down", "fc1": "ffn_up", "fc2": "ffn_down",
@@ -56,7 +57,7 @@ _ROLES: Final[dict[str, str]] = {
     "mamba.out_proj": "ssm_out", "linear_attn.out_proj": "ssm_out", "mixer.norm": "ssm_norm",
 }  # fmt: skip
 _OUTER: Final[dict[str, str]] = {
-    "embed_tokens": "token_embd", "wte": "token_embd", "word_embeddings": "token_embd", "tok_embeddings": "token_embd",
+    "embed_tokens": "token_embd", "shared": "token_embd", "wte": "token_embd", "word_embeddings": "token_embd", "tok_embeddings": "token_embd",
     "embed_in": "token_embd", "embeddings": "token_embd", "embedding": "token_embd", "lm_head": "output", "embed_out": "output",
     "output": "output", "output_layer": "output", "wpe": "position_embd", "position_embeddings": "position_embd", "norm": "output_norm",
     "ln_f": "output_norm", "final_layernorm": "output_norm", "final_layer_norm": "output_norm", "norm_f": "output_norm",
@@ -193,9 +194,10 @@ def _cache_of(shapes: dict[tuple[str, int | None], tuple[int, ...]], layer: int)
 
 
 def _width(shapes: dict[tuple[str, int | None], tuple[int, ...]], role: str, layer: int) -> int:
-    """Outputs of a projection. A packed weight (GPTQ, AWQ) is stored otherwise, but its scales have one column an output."""
-    scales = _shape_of(shapes, f"{role}.scales", layer)
-    if scales:
-        return scales[-1]
+    """Outputs of a projection, from its bias if it has one. GPT-2 stores its matrices the other way round; a packed weight
+    (GPTQ, AWQ) is stored otherwise too, but its scales have one column an output."""
+    sure = shapes.get((f"{role}.bias", layer)) or _shape_of(shapes, f"{role}.scales", layer)
+    if sure:
+        return sure[-1]
     shape = _shape_of(shapes, role, layer)
     return shape[0] if shape and shape[-1] > 1 else 0
