@@ -57,14 +57,15 @@ _ROLES: Final[dict[str, str]] = {
     "mamba.out_proj": "ssm_out", "linear_attn.out_proj": "ssm_out", "mixer.norm": "ssm_norm",
 }  # fmt: skip
 _OUTER: Final[dict[str, str]] = {
-    "embed_tokens": "token_embd", "shared": "token_embd", "wte": "token_embd", "word_embeddings": "token_embd", "tok_embeddings": "token_embd",
-    "embed_in": "token_embd", "embeddings": "token_embd", "embedding": "token_embd", "lm_head": "output", "embed_out": "output",
+    "embed_tokens": "token_embd", "shared": "token_embd", "wte": "token_embd", "word_embeddings": "token_embd",
+    "tok_embeddings": "token_embd", "embed_in": "token_embd", "embeddings": "token_embd", "embedding": "token_embd", "lm_head": "output", "embed_out": "output",
     "output": "output", "output_layer": "output", "wpe": "position_embd", "position_embeddings": "position_embd", "norm": "output_norm",
     "ln_f": "output_norm", "final_layernorm": "output_norm", "final_layer_norm": "output_norm", "norm_f": "output_norm",
 }  # fmt: skip
 #: Tables that old checkpoints store beside their weights.
 _BUFFERS: Final = (
-    "position_ids", "token_type_ids", "inv_freq", "attn.masked_bias", "attention.masked_bias", "rotary_emb.cos_cached", "rotary_emb.sin_cached",
+    "position_ids", "token_type_ids", "inv_freq", "attn.masked_bias", "attention.masked_bias", "rotary_emb.cos_cached",
+    "rotary_emb.sin_cached",
 )  # fmt: skip
 _PLAIN_ENDS: Final = (".weight", ".qweight", ".weight_packed")
 
