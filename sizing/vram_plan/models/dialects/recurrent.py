@@ -226,23 +226,11 @@ def recurrent_gemma(c: Config) -> Architecture:
     pattern = [kind for kind in c.items("block_types") or () if isinstance(kind, str)] or ["recurrent", "recurrent", "attention"]
     kinds = layer_kinds(c, s.layers) if not c.has("block_types") else None
 
-    def recurrent(inv: Inventory, layer: int) -> CacheLayer:
-        inv.linear("lru_y", layer, lru, hidden, bias=True)
-        inv.linear("lru_x", layer, lru, hidden, bias=True)
-        inv.linear("lru_out", layer, hidden, lru, bias=True)
-        inv.add("ssm_conv1d", layer, lru, kernel)
-        inv.add("ssm_conv1d.bias", layer, lru)
-        inv.add("lru_a", layer, lru)
-        for gate in ("lru_input_gate", "lru_recurrent_gate"):
-            inv.add(gate, layer, heads, lru // heads, lru // heads)
-            inv.add(f"{gate}.bias", layer, lru // heads * heads)
-        return CacheLayer(layer, "recurrent", conv_elements=hidden * (kernel - 1), state_elements=lru)
-
     def block(inv: Inventory, layer: int) -> CacheLayer:
         inv.norm("attn_norm", layer, hidden)
         kind = kinds[layer] if kinds else pattern[layer % len(pattern)]
         if kind in ("recurrent", "linear_attention"):
-            cache = recurrent(inv, layer)
+            cache = _gated_linear_recurrence(inv, layer, hidden, lru, kernel, heads)
         else:
             attention(inv, layer, s, bias=bias, out_bias=True)
             cache = window_cache(s, layer, window)
@@ -251,3 +239,17 @@ def recurrent_gemma(c: Config) -> Architecture:
         return cache
 
     return decoder(c, s, block, family="recurrent_gemma", tied=True)
+
+
+def _gated_linear_recurrence(inv: Inventory, layer: int, hidden: int, width: int, kernel: int, heads: int) -> CacheLayer:
+    """RecurrentGemma's RG-LRU block; its convolution keeps one input less than others' (modeling_recurrent_gemma.py)."""
+    inv.linear("lru_y", layer, width, hidden, bias=True)
+    inv.linear("lru_x", layer, width, hidden, bias=True)
+    inv.linear("lru_out", layer, hidden, width, bias=True)
+    inv.add("ssm_conv1d", layer, width, kernel)
+    inv.add("ssm_conv1d.bias", layer, width)
+    inv.add("lru_a", layer, width)
+    for gate in ("lru_input_gate", "lru_recurrent_gate"):
+        inv.add(gate, layer, heads, width // heads, width // heads)
+        inv.add(f"{gate}.bias", layer, width // heads * heads)
+    return CacheLayer(layer, "recurrent", conv_elements=hidden * (kernel - 1), state_elements=width)

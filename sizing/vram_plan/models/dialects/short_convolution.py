@@ -135,20 +135,11 @@ def zaya(c: Config) -> Architecture:
         # the delayed half of the values is kept in the model's dtype too (modeling_zaya.py: ZayaCCAProjection)
         return CacheLayer(layer, "recurrent", conv_elements=mixed * (first + second - 2) + s.kv_width // 2)
 
-    def route(inv: Inventory, layer: int) -> None:
-        inv.linear("ffn_gate_inp_down", layer, router, s.hidden, bias=True)
-        if layer:
-            inv.add("ffn_gate_inp_scale", layer, router)
-        inv.norm("ffn_gate_inp_norm", layer, router)
-        inv.linear("ffn_gate_inp_fc1", layer, router, router, bias=True)
-        inv.linear("ffn_gate_inp_fc2", layer, router, router, bias=True)
-        inv.linear("ffn_gate_inp", layer, experts + 1, router)  # one more class than experts: skip them
-
     def block(inv: Inventory, layer: int) -> CacheLayer:
         inv.norm("attn_norm", layer, s.hidden)
         inv.cache.append(cca(inv, layer))
         inv.norm("ffn_norm", layer, s.hidden)
-        route(inv, layer)
+        _zaya_router(inv, layer, s.hidden, router, experts)
         for role, rows, columns in (("gate", width, s.hidden), ("up", width, s.hidden), ("down", s.hidden, width)):
             inv.add(f"ffn_{role}_exps", layer, rows, columns, experts=experts)
         for after in ("attn", "ffn"):
@@ -165,3 +156,14 @@ def zaya(c: Config) -> Architecture:
     return decoder(
         c, s, block, family="zaya", tied=True, head_bias=head_bias, before=before, experts=experts, experts_per_token=per_token
     )
+
+
+def _zaya_router(inv: Inventory, layer: int, hidden: int, width: int, experts: int) -> None:
+    """A router of three layers that also reads the states of the router before; one class more than experts means none."""
+    inv.linear("ffn_gate_inp_down", layer, width, hidden, bias=True)
+    if layer:
+        inv.add("ffn_gate_inp_scale", layer, width)
+    inv.norm("ffn_gate_inp_norm", layer, width)
+    inv.linear("ffn_gate_inp_fc1", layer, width, width, bias=True)
+    inv.linear("ffn_gate_inp_fc2", layer, width, width, bias=True)
+    inv.linear("ffn_gate_inp", layer, experts + 1, width)
