@@ -84,6 +84,14 @@ def test_towers_and_dropped_draft_layers_are_not_in_the_file() -> None:
     assert {model: {t.part for t in as_gguf(architecture(model))} for model in expected} == expected
 
 
+def test_router_corrections_are_in_the_file_though_no_parameters() -> None:
+    def count(model: str) -> int:
+        return sum(t.role == "exp_probs_b.bias" and t.stored_as == "F32" for t in as_gguf(architecture(model)))
+
+    assert count("deepseek-ai/DeepSeek-V3") == 58
+    assert count("deepseek-ai/DeepSeek-V2-Lite") == count("Qwen/Qwen3-30B-A3B") == 0
+
+
 def test_a_latent_up_projection_is_split_without_losing_a_weight() -> None:
     model = architecture("deepseek-ai/DeepSeek-V2-Lite")
     tensors = as_gguf(model)

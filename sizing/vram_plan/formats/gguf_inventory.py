@@ -25,6 +25,12 @@ _KEEP_DRAFTS: Final = frozenset({
 })  # fmt: skip
 #: Families whose compressed attention (MLA) keeps one matrix for K and V, with as many KV heads as query heads.
 _WHOLE_KV_B: Final = frozenset({"minicpm3", "plm"})
+#: Families whose routers have a correction bias that checkpoints hold as a buffer, no parameter: the file lists it all the same.
+_CORRECTED: Final = frozenset({
+    "bailing_hybrid", "bailing_moe_v2", "deepseek_v3", "deepseek_v32", "dots1", "exaone_moe", "glm4_moe", "glm4_moe_lite", "glm4v_moe",
+    "glm_moe_dsa", "hy_v3", "kimi_k2", "kimi_k25", "kimi_k3", "kimi_linear", "lfm2_moe", "mimo_v2_flash", "minimax_m2", "minimax_m3",
+    "minimax_m3_vl", "nemotron_h", "solar_open", "step3p5",
+})  # fmt: skip
 #: Families whose file states one number of KV heads for all layers, recurrent ones too; others state 0 for those.
 _ONE_HEAD_COUNT: Final = frozenset({"qwen3_next", "qwen3_5", "qwen3_5_moe"})
 #: Families llama.cpp gives its type "70B", by their number of layers (src/models/llama.cpp, qwen2.cpp, deci.cpp, olmo.cpp).
@@ -53,7 +59,14 @@ def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
             found.extend(_split_kv_b(tensor, architecture, values.get(tensor.layer, 0)))
         else:
             found.append(_written(tensor))
-    return tuple(found)
+    return (*found, *_corrections(architecture, found))
+
+
+def _corrections(a: Architecture, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """One fp32 number an expert, for each router of a family that has them and does not list them."""
+    if a.family not in _CORRECTED or any(t.role == "exp_probs_b.bias" for t in tensors):
+        return []
+    return [Tensor("exp_probs_b.bias", t.layer, (t.shape[0],), 0, "F32", t.part) for t in tensors if t.role == "ffn_gate_inp"]
 
 
 def gguf_facts(architecture: Architecture, tensors: Sequence[Tensor], *, imatrix: bool = False) -> GgufFacts:
