@@ -17,7 +17,7 @@ from .registry import family
 from .vision import vision
 from .vit import Vit, lone_norm
 
-__all__ = ["two_layers"]
+__all__ = ["QWEN3_SMALL", "merged_projector", "two_layers"]
 
 #: What the LLaVA classes fill in where a config has no vision section at all.
 _CLIP_L_336: Final[dict[str, Any]] = {
@@ -36,7 +36,8 @@ _MISTRAL3_TEXT: Final = {
     "hidden_size": 5120, "head_dim": 128, "intermediate_size": 32768, "num_attention_heads": 32, "num_hidden_layers": 40, "num_key_value_heads": 8,
     "vocab_size": 131072, "max_position_embeddings": 131072,
 }  # fmt: skip
-_LIGHTON_TEXT: Final = {
+#: Qwen3-0.6B, the text model some small families fill in.
+QWEN3_SMALL: Final = {
     "hidden_size": 1024, "head_dim": 128, "intermediate_size": 3072, "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
     "vocab_size": 151936,
 }  # fmt: skip
@@ -206,18 +207,19 @@ def t_ffn(c: Config) -> int:
 @family("mistral3")
 def mistral3(c: Config) -> Architecture:
     t = read_text(c, "mistral", tied=True, absent=_MISTRAL3_TEXT)
-    return _pixtral_merger(c, t)
+    return _pixtral_merger(c, t, _PIXTRAL)
 
 
 @family("mistral_large4")
 def mistral_large4(c: Config) -> Architecture:
-    return _pixtral_merger(c, read_text(c, "mistral_large4_text"))
+    tower = {**_PIXTRAL, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 30}
+    return _pixtral_merger(c, read_text(c, "mistral_large4_text"), tower)
 
 
-def _pixtral_merger(c: Config, t: Architecture) -> Architecture:
+def _pixtral_merger(c: Config, t: Architecture, absent: dict[str, Any]) -> Architecture:
     """A norm, a merge of neighbouring patches, two layers."""
     inv = tower_inventory(t)
-    s = vision(inv, c, "pixtral", absent=_PIXTRAL)
+    s = vision(inv, c, "pixtral", absent=absent)
     inv.part = "projector"
     lone_norm(inv, "mm.input_norm", s.hidden, False)
     inv.add("mm.patch_merger", None, s.hidden, s.hidden * c.integer("spatial_merge_size", default=2, high=64) ** 2)
@@ -227,7 +229,7 @@ def _pixtral_merger(c: Config, t: Architecture) -> Architecture:
 
 @family("lighton_ocr")
 def lighton_ocr(c: Config) -> Architecture:
-    t = read_text(c, "qwen3", tied=True, absent=_LIGHTON_TEXT)
+    t = read_text(c, "qwen3", tied=True, absent=QWEN3_SMALL)
     inv = tower_inventory(t)
     s = vision(inv, c, "pixtral", absent=_PIXTRAL)
     inv.part = "projector"

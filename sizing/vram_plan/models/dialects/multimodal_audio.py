@@ -7,7 +7,7 @@ from typing import Any, Final
 from ..architecture import Architecture
 from .audio import audio
 from .config import Config
-from .multimodal import two_layers
+from .multimodal import QWEN3_SMALL, two_layers
 from .nested import join, read_text, section, tower_inventory
 from .registry import FAMILIES, family
 from .vision import vision
@@ -74,7 +74,7 @@ def glmasr(c: Config) -> Architecture:
 
 @family("moss_transcribe_diarize")
 def moss(c: Config) -> Architecture:
-    t = read_text(c, "qwen3", tied=True)
+    t = read_text(c, "qwen3", tied=True, absent=QWEN3_SMALL)
     inv = tower_inventory(t)
     width = audio(inv, c, "moss_transcribe_diarize_audio")
     two_layers(inv, width * c.integer("audio_merge_size", default=4, high=1024), t.hidden_size, t.hidden_size, c.flag("projector_bias", default=True))

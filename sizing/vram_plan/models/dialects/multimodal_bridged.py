@@ -245,7 +245,7 @@ def unlimited_ocr(c: Config) -> Architecture:
 def nemotron_h_omni(c: Config) -> Architecture:
     t = read_text(c, "nemotron_h", tie="own")
     inv = tower_inventory(t)
-    s = vision(inv, c, "radio", fixed=True)
+    s = vision(inv, c, "radio", fixed=True, absent={"video_temporal_patch_size": 2})
     ratio = c.number("downsample_ratio", default=0.5)
     width = int(s.hidden * int(1 / ratio) ** 2) if 0.01 <= ratio <= 1 else 4 * s.hidden
     middle = c.integer("projector_hidden_size", default=4096)
@@ -277,8 +277,8 @@ def janus(c: Config) -> Architecture:
     for _ in range(1, q.integer("num_hidden_layers", default=2, high=4096)):
         inv.linear("gen.aligner2", None, width, width, True)
     head = q.integer("image_token_embed_dim", default=2048)
-    inv.linear("gen.head", None, head, width, True)
-    inv.linear("gen.output", None, codes, head, True)
+    inv.linear("gen.head", None, width, head, True)
+    inv.linear("gen.output", None, codes, width, True)
     return join(c, t, inv)
 
 

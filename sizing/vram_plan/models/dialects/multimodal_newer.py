@@ -9,7 +9,7 @@ from ..architecture import Architecture
 from .audio import read_audio
 from .blocks import Inventory
 from .config import Config
-from .multimodal import two_layers
+from .multimodal import QWEN3_SMALL, two_layers
 from .nested import join, read_text, section, tower_inventory
 from .registry import family
 from .resamplers import qformer
@@ -92,7 +92,10 @@ def _dots_vision(inv: Inventory, v: Config) -> None:
         if not sparse:
             blocks(inv, one, fused=True, gated=True, bias=bias, mlp_bias=mlp_bias, norm_bias=False, qk_norm=dim)
             continue
-        experts = section(counts, str(layer)).integer("num_local_experts", default=v.integer("num_local_experts", default=64, high=65536), high=65536)
+        most = v.integer("num_local_experts", default=64, high=65536)
+        if not v.has("per_layer_config"):
+            most = min(most, 4 * (layer - 24))
+        experts = section(counts, str(layer)).integer("num_local_experts", default=max(most, 1), high=65536)
         inv.norm("v.ln1", layer, s.hidden)
         inv.linear("v.attn_qkv", layer, 3 * s.hidden, s.hidden, bias)
         inv.linear("v.attn_out", layer, s.hidden, s.hidden, bias)
@@ -201,7 +204,7 @@ def _prime_factors(number: int) -> list[int]:
 @family("fun_asr_nano")
 def fun_asr_nano(c: Config) -> Architecture:
     """SenseVoice's encoder: attention with a memory convolution on the values; an adaptor of two small blocks."""
-    t = read_text(c, "qwen3", tied=True)
+    t = read_text(c, "qwen3", tied=True, absent=QWEN3_SMALL)
     inv = tower_inventory(t)
     a, p = section(c, "audio_config"), section(c, "adaptor_config")
     s = read_audio(Config({"num_mel_bins": 80, **a.raw}, a.where), hidden=512, layers=70, heads=4, ffn=2048)
