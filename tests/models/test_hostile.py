@@ -70,9 +70,10 @@ def mutated_configs(draw: st.DrawFn) -> dict[str, Any]:
             put(config, at, None)
         elif action == "borrow":
             other = CONFIGS[draw(st.sampled_from(sorted(CONFIGS)))]
-            config |= {k: v for k, v in other.items() if k == draw(st.sampled_from(sorted(other)))}
+            key = draw(st.sampled_from(sorted(other)))
+            config[key] = copy.deepcopy(other[key])
         else:
-            put(config, at, draw(st.sampled_from(ODD)))
+            put(config, at, copy.deepcopy(draw(st.sampled_from(ODD))))
     return config
 
 
@@ -276,18 +277,14 @@ WORST = {
     "empty objects.safetensors": lambda: header_of(b"[" + b"{}," * 16_000_000 + b"{}]"),
     "deep.safetensors": lambda: header_of(b"[" * 900_000),
     "one long text.safetensors": lambda: header_of(b'{"' + b"a" * 49_000_000 + b'":0}'),
-    "lying.safetensors": lambda: struct.pack("<Q", 1 << 63) + bytes(100),
     "vocabulary.gguf": lambda: strings_gguf(3_000_000),
-    "long vocabulary.gguf": lambda: strings_gguf(8_000_000),
-    "lists.gguf": lambda: keys_gguf(10_000, struct.pack("<IIQ", 9, 12, 2000) + bytes(16000)),
+    "lists.gguf": lambda: keys_gguf(2_000, struct.pack("<IIQ", 9, 12, 4000) + bytes(32000)),
     "texts.gguf": lambda: keys_gguf(10_000, gguf_value("x" * 4000)),
     "a million tensors.gguf": lambda: b"GGUF" + struct.pack("<IQQ", 3, 1_000_000, 0) + bytes(60_000_000),
     "as many as are read.gguf": lambda: tensors_gguf(100_000),
     "deep.json": lambda: b'{"a":' + b"[" * 4_000_000 + b"]" * 4_000_000 + b"}",
-    "empty objects.json": lambda: b"[" + b"{}," * 3_300_000 + b"{}]",
     "fifty megabytes.json": lambda: b" " * 50_000_000,
     "layers.json": lambda: wide_config(num_hidden_layers=4096),
-    "too many layers.json": lambda: wide_config(num_hidden_layers=1 << 62),
     "experts.json": lambda: json.dumps(
         {**CONFIGS["deepseek-ai--DeepSeek-V3"], "n_routed_experts": 65536, "num_hidden_layers": 4096}
     ).encode(),

@@ -58,7 +58,8 @@ _ROLES: Final[dict[str, str]] = {
 }  # fmt: skip
 _OUTER: Final[dict[str, str]] = {
     "embed_tokens": "token_embd", "shared": "token_embd", "wte": "token_embd", "word_embeddings": "token_embd",
-    "tok_embeddings": "token_embd", "embed_in": "token_embd", "embeddings": "token_embd", "embedding": "token_embd", "lm_head": "output", "embed_out": "output",
+    "tok_embeddings": "token_embd", "embed_in": "token_embd", "embeddings": "token_embd", "embedding": "token_embd",
+    "lm_head": "output", "embed_out": "output",
     "output": "output", "output_layer": "output", "wpe": "position_embd", "position_embeddings": "position_embd", "norm": "output_norm",
     "ln_f": "output_norm", "final_layernorm": "output_norm", "final_layer_norm": "output_norm", "norm_f": "output_norm",
 }  # fmt: skip
