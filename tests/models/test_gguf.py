@@ -404,6 +404,14 @@ def test_odd_architecture_name(name: object) -> None:
         architecture({"general.architecture": name}, {})
 
 
+def test_files_that_are_no_whole_model() -> None:
+    metadata, tensors = llama_gguf()
+    with pytest.raises(FormatError, match="holds no weights"):
+        architecture(metadata, {})
+    with pytest.raises(FormatError, match="adapter"):
+        architecture({**metadata, "general.type": "adapter"}, tensors)
+
+
 def test_no_architecture() -> None:
     with pytest.raises(FormatError, match=r"general\.architecture"):
         architecture({"general.name": "x"}, {})

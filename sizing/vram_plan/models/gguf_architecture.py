@@ -75,9 +75,13 @@ def read_gguf_architecture(header: GgufHeader, where: str = "the GGUF") -> Archi
     Rope tables are in the list, as in llama.cpp's own parameter count. Raises FormatError where the metadata cannot
     be meant. An architecture llama.cpp does not know is read the same way and labelled `fallback`.
     """
+    if header.metadata.get("general.type") == "adapter":
+        raise FormatError(f"{where} is an adapter (LoRA), not a whole model", "name its base model; the adapter adds little to it")
     if header.metadata.get("general.architecture") == "clip":
         return _projector_file(header, where)
     m = _Metadata(header, where)
+    if not header.tensors:
+        raise FormatError(f"{where} holds no weights, only a vocabulary or metadata", "name the model's own file")
     tensors = tuple(read_tensor(t, m.layers) for t in header.tensors)
     vocab = next((t.shape[0] for t in tensors if t.role == "token_embd" and t.part == "text"), 0)
     heads = m.per_layer("attention.head_count", 0)
