@@ -117,7 +117,7 @@ register(
             fused_ffn=True,
         ),
         "cohere": COHERE,
-        "cohere2": replace(COHERE, qk_norm="", windows=Windows(4096, full_every=4)),
+        "cohere2": replace(COHERE, qk_norm="", windows=Windows(4096, full_every=4, named=True)),
         "cohere_compass_text": replace(COHERE, qk_norm=""),
         "olmo": replace(OLMO2, norms=(), final_norm=False, qk_norm=""),
         "olmo2": OLMO2,
@@ -172,7 +172,7 @@ register(
             out_bias=False,
             norms=POST,
             qk_norm="head",
-            windows=Windows(4096, full_every=4),
+            windows=Windows(4096, full_every=4, named=True),
         ),
         "hunyuan_v1_dense": replace(LLAMA, defaults={**LLAMA.defaults, "vocab": 290943}, mlp_bias=False, qk_norm="head"),
         "bitnet": Plain(

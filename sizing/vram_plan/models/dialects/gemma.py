@@ -37,7 +37,7 @@ def gemma3_text(c: Config) -> Architecture:
     if c.flag("use_bidirectional_attention"):
         c = Config({**c.raw, "sliding_window": c.integer("sliding_window", default=size, high=1 << 40) // 2 + 1}, c.where)
     defaults = {**_SMALL, "vocab": 262208, "context": 131072}
-    plain = Plain(defaults, norms=SANDWICH, qk_norm="head", tied=True, windows=Windows(size, full_every=6))
+    plain = Plain(defaults, norms=SANDWICH, qk_norm="head", tied=True, windows=Windows(size, full_every=6, named=True))
     return read_plain(c, plain, "gemma3_text")
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ..architecture import Architecture, CacheLayer
-from .blocks import Inventory, architecture_name, dtype_of, mlp
+from .blocks import Inventory, architecture_name, dtype_of
 from .config import MAX_LAYERS, Config
 from .encoders import head_of, labels
 from .plain import defaulted, llama_shape
@@ -48,10 +48,10 @@ def _attention(
 
 
 def _ffn(inv: Inventory, layer: int, s: Stack, *, gated: bool = False, bias: bool = True) -> None:
-    here = Inventory(inv.dtype)
-    mlp(here, layer, s.hidden, s.ffn, gated=gated, bias=bias)
-    for tensor in here.tensors:
-        inv.add(f"{s.side}.{tensor.role}", layer, *tensor.shape)
+    if gated:
+        inv.linear(f"{s.side}.ffn_gate", layer, s.ffn, s.hidden, bias)
+    inv.linear(f"{s.side}.ffn_up", layer, s.ffn, s.hidden, bias)
+    inv.linear(f"{s.side}.ffn_down", layer, s.hidden, s.ffn, bias)
 
 
 def _caches(s: Stack) -> list[CacheLayer]:

@@ -37,13 +37,14 @@ def _without_rope(c: Config, layer: int) -> bool:
 class Windows:
     """A family's rule: the class default of `sliding_window`, and which layers slide when no `layer_types` says it.
 
-    `full_every` n > 0: every n-th layer is full (counted from the first when `full_first`), unless
-    `sliding_window_pattern` names another n or spells the order as in `LLLG`.
+    `full_every` n > 0: every n-th layer is full (counted from the first when `full_first`), unless the family is
+    `named` and `sliding_window_pattern` names another n or spells the order as in `LLLG`.
     """
 
     size: int = 0
     full_every: int = 0
     full_first: bool = False
+    named: bool = False
     rule: Literal["all", "late", "nope"] = "all"
 
     def window(self, c: Config) -> int:
@@ -53,11 +54,11 @@ class Windows:
         return sliding_window(c, self.size)
 
     def slides(self, c: Config, layer: int) -> bool:
-        pattern = c.get("sliding_window_pattern") if self.full_every else None
+        pattern = c.get("sliding_window_pattern") if self.named else None
         if isinstance(pattern, str) and pattern:
             return pattern[layer % len(pattern)].upper() == "L"
         if self.full_every:
-            every = c.integer("sliding_window_pattern", "_sliding_window_pattern", default=self.full_every)
+            every = c.integer("sliding_window_pattern", default=self.full_every) if self.named else self.full_every
             return layer % every != 0 if self.full_first else (layer + 1) % every != 0
         return _RULES[self.rule](c, layer)
 
