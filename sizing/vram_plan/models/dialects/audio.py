@@ -267,7 +267,7 @@ def phi4_audio(inv: Inventory, a: Config) -> int:
         if i:
             inv.linear(f"a.conv.{i}.dw", None, width, 9, True)
             inv.linear(f"a.conv.{i}.pw", None, width, width, True)
-    inv.linear("a.input_proj", None, h, width * bins, True)
+    inv.linear("a.input_proj", None, h, width * a.integer("nemo_final_size", default=bins), True)
     distances = a.integer("bias_max_distance", default=1000, high=1 << 20)
     inv.add("a.relative_bias", None, distances * (1 if a.flag("bias_symmetric") else 2), heads)
     for layer in range(a.integer("num_blocks", default=24, high=4096)):

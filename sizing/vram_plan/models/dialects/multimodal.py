@@ -29,21 +29,39 @@ _SO400M_384: Final[dict[str, Any]] = {
     "image_size": 384, "patch_size": 14, "vision_use_head": False,
 }  # fmt: skip
 _PALIGEMMA: Final[dict[str, Any]] = {**_SO400M_384, "intermediate_size": 4096, "num_hidden_layers": 27, "image_size": 224}
-_PALIGEMMA_TEXT: Final = {"hidden_size": 2048, "num_hidden_layers": 18, "intermediate_size": 16384, "num_attention_heads": 8, "num_key_value_heads": 1, "vocab_size": 257152}
-_COHERE_VISION: Final[dict[str, Any]] = {**_SO400M_384, "intermediate_size": 3072, "num_hidden_layers": 27, "image_size": 512, "patch_size": 16, "vision_use_head": True}
-_PIXTRAL: Final[dict[str, Any]] = {"model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16, "patch_size": 14}
+_PALIGEMMA_TEXT: Final = {
+    "hidden_size": 2048, "num_hidden_layers": 18, "intermediate_size": 16384, "num_attention_heads": 8, "num_key_value_heads": 1,
+    "vocab_size": 257152,
+}  # fmt: skip
+_COHERE_VISION: Final[dict[str, Any]] = {
+    **_SO400M_384, "intermediate_size": 3072, "num_hidden_layers": 27, "image_size": 512, "patch_size": 16, "vision_use_head": True,
+}  # fmt: skip
+_PIXTRAL: Final[dict[str, Any]] = {
+    "model_type": "pixtral", "hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": 24, "num_attention_heads": 16,
+    "patch_size": 14,
+}  # fmt: skip
 _MISTRAL3_TEXT: Final = {
-    "hidden_size": 5120, "head_dim": 128, "intermediate_size": 32768, "num_attention_heads": 32, "num_hidden_layers": 40, "num_key_value_heads": 8,
-    "vocab_size": 131072, "max_position_embeddings": 131072,
+    "hidden_size": 5120, "head_dim": 128, "intermediate_size": 32768, "num_attention_heads": 32, "num_hidden_layers": 40,
+    "num_key_value_heads": 8, "vocab_size": 131072, "max_position_embeddings": 131072,
 }  # fmt: skip
 #: Qwen3-0.6B, the text model some small families fill in.
 QWEN3_SMALL: Final = {
-    "hidden_size": 1024, "head_dim": 128, "intermediate_size": 3072, "num_attention_heads": 16, "num_hidden_layers": 28, "num_key_value_heads": 8,
-    "vocab_size": 151936,
+    "hidden_size": 1024, "head_dim": 128, "intermediate_size": 3072, "num_attention_heads": 16, "num_hidden_layers": 28,
+    "num_key_value_heads": 8, "vocab_size": 151936,
 }  # fmt: skip
 
 
-def two_layers(inv: Inventory, inputs: int, middle: int, outputs: int, bias: bool = True, *, part: Any = "projector", name: str = "mm", middle_in: int = 0) -> None:
+def two_layers(
+    inv: Inventory,
+    inputs: int,
+    middle: int,
+    outputs: int,
+    bias: bool = True,
+    *,
+    part: Any = "projector",
+    name: str = "mm",
+    middle_in: int = 0,
+) -> None:
     """The usual projector: two linear layers with an activation between (`middle_in` narrower than `middle` when gated)."""
     inv.part = part
     inv.linear(f"{name}.0", None, middle, inputs, bias)
@@ -282,7 +300,8 @@ def _lfm(c: Config, t: Architecture, kind: str, norm: bool, middle: int) -> Arch
     inv = tower_inventory(t)
     s = vision(inv, c, kind)
     merged = kind == "lfm3_vl_vision"  # its norm comes before the merge
-    factor = section(c, "vision_config").integer("spatial_merge_size", default=2, high=64) if merged else c.integer("downsample_factor", default=2, high=64)
+    where, key = (section(c, "vision_config"), "spatial_merge_size") if merged else (c, "downsample_factor")
+    factor = where.integer(key, default=2, high=64)
     width = s.hidden * factor**2
     inv.part = "projector"
     if norm:

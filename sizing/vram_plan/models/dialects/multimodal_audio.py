@@ -14,14 +14,16 @@ from .vision import vision
 from .vit import lone_norm
 
 _VOXTRAL_TEXT: Final[dict[str, Any]] = {
-    "vocab_size": 131072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30, "num_key_value_heads": 8, "head_dim": 128,
+    "vocab_size": 131072, "hidden_size": 3072, "intermediate_size": 8192, "num_hidden_layers": 30, "num_key_value_heads": 8,
+    "head_dim": 128,
 }  # fmt: skip
 _GLMASR_TEXT: Final[dict[str, Any]] = {
-    "vocab_size": 59264, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 4,
+    "vocab_size": 59264, "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16,
+    "num_key_value_heads": 4,
 }  # fmt: skip
 _QWEN3_ASR_TEXT: Final[dict[str, Any]] = {
-    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128,
-    "tie_word_embeddings": True,
+    "hidden_size": 2048, "intermediate_size": 6144, "num_hidden_layers": 28, "num_attention_heads": 16, "num_key_value_heads": 8,
+    "head_dim": 128, "tie_word_embeddings": True,
 }  # fmt: skip
 
 
@@ -77,7 +79,13 @@ def moss(c: Config) -> Architecture:
     t = read_text(c, "qwen3", tied=True, absent=QWEN3_SMALL)
     inv = tower_inventory(t)
     width = audio(inv, c, "moss_transcribe_diarize_audio")
-    two_layers(inv, width * c.integer("audio_merge_size", default=4, high=1024), t.hidden_size, t.hidden_size, c.flag("projector_bias", default=True))
+    two_layers(
+        inv,
+        width * c.integer("audio_merge_size", default=4, high=1024),
+        t.hidden_size,
+        t.hidden_size,
+        c.flag("projector_bias", default=True),
+    )
     lone_norm(inv, "mm.ln", t.hidden_size)
     return join(c, t, inv)
 
@@ -111,8 +119,8 @@ def qwen3_omni_thinker(c: Config) -> Architecture:
 
 #: What the one published size of each has where a shortened config leaves keys out (the classes' defaults are no model's).
 _QWEN3_OMNI_TEXT: Final[dict[str, Any]] = {
-    "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128, "vocab_size": 152064,
-    "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "max_position_embeddings": 65536,
+    "hidden_size": 2048, "num_hidden_layers": 48, "num_attention_heads": 32, "num_key_value_heads": 4, "head_dim": 128,
+    "vocab_size": 152064, "num_experts": 128, "num_experts_per_tok": 8, "moe_intermediate_size": 768, "max_position_embeddings": 65536,
 }  # fmt: skip
 _SPOKEN: Final = "speech output (talker and vocoder) is not counted: an engine that answers in text loads the thinker alone"
 

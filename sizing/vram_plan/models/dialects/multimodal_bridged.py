@@ -101,7 +101,12 @@ def idefics(c: Config) -> Architecture:
         inv.norm("ffn_norm", layer, s.hidden)
         mlp(inv, layer, s.hidden, s.ffn)
         if layer % every == 0:
-            for role, rows, columns in (("q", s.q_width, s.hidden), ("k", s.q_width, image), ("v", s.q_width, image), ("output", s.hidden, s.q_width)):
+            for role, rows, columns in (
+                ("q", s.q_width, s.hidden),
+                ("k", s.q_width, image),
+                ("v", s.q_width, image),
+                ("output", s.hidden, s.q_width),
+            ):
                 inv.add(f"cross_attn_{role}", layer, rows, columns)
             for role in ("q", "k") if norms else ():
                 inv.norm(f"cross_attn_{role}_norm", layer, s.head_dim)
@@ -260,7 +265,7 @@ def nemotron_h_omni(c: Config) -> Architecture:
 
 @family("janus")
 def janus(c: Config) -> Architecture:
-    """Reads images through SigLIP, makes them through a VQGAN's tokens; all of the latter counts as text in transformers' split."""
+    """Reads images through SigLIP, makes them through a VQGAN's tokens; the latter is text in transformers' split."""
     t = read_text(c, "llama", tied=True)
     inv = tower_inventory(t)
     v, q = section(c, "vision_config"), section(c, "vq_config")
@@ -271,7 +276,11 @@ def janus(c: Config) -> Architecture:
     for _ in range(1, v.integer("depth", default=2, high=4096)):
         inv.linear("mm.2", None, out, out, True)
     image_tokenizer(inv, q, embed=8, decoder=True)
-    codes, dim, width = q.integer("num_embeddings", default=16384), q.integer("embed_dim", default=8), q.integer("projection_dim", default=2048)
+    codes, dim, width = (
+        q.integer("num_embeddings", default=16384),
+        q.integer("embed_dim", default=8),
+        q.integer("projection_dim", default=2048),
+    )
     inv.add("gen.embd", None, codes, dim)
     inv.linear("gen.aligner", None, width, dim, True)
     for _ in range(1, q.integer("num_hidden_layers", default=2, high=4096)):

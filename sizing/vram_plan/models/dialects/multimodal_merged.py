@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ..architecture import Architecture
 from .blocks import Inventory
 from .config import Config
@@ -194,7 +193,9 @@ def ovis2(c: Config) -> Architecture:
     inv = tower_inventory(t)
     vision(inv, c, "ovis2_vision", fixed=True)
     inv.part = "text"
-    inv.add("mm.visual_embd", None, section(c, "vision_config").integer("vocab_size", default=16384), c.integer("hidden_size", default=1536))
+    inv.add(
+        "mm.visual_embd", None, section(c, "vision_config").integer("vocab_size", default=16384), c.integer("hidden_size", default=1536)
+    )
     return join(c, t, inv)
 
 
@@ -229,7 +230,14 @@ def _sam_projector(inv: Inventory, out: int) -> None:
 
 @family("got_ocr2", "pp_chart2table")
 def got_ocr2(c: Config) -> Architecture:
-    absent = {"hidden_size": 1024, "intermediate_size": 2816, "num_hidden_layers": 24, "num_attention_heads": 16, "num_key_value_heads": 16, "vocab_size": 151860}
+    absent = {
+        "hidden_size": 1024,
+        "intermediate_size": 2816,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "num_key_value_heads": 16,
+        "vocab_size": 151860,
+    }
     t = read_text(c, "qwen2", tied=True, absent=absent)
     inv = tower_inventory(t)
     vision(inv, c, "got_ocr2_vision", fixed=True)
@@ -283,4 +291,3 @@ def _minicpm(kind: str, tower: str, tied: bool) -> None:
 _minicpm("minicpm_ocr", "minicpm_ocr_vision", True)
 _minicpm("minicpmv4_6", "minicpmv4_6_vision", False)
 _minicpm("minicpmv4_7", "minicpmv4_7_vision", False)
-

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from itertools import pairwise
 
 from ..architecture import Architecture
 from .audio import read_audio
@@ -14,11 +15,11 @@ from .nested import join, read_text, section, tower_inventory
 from .registry import family
 from .resamplers import qformer
 from .vision import vision
-from .vit import Vit, blocks, lone_norm, read_vit
+from .vit import Vit, blocks, lone_norm, read_vit, scaled
 
 
 def _muse_vision(inv: Inventory, c: Config, t: Architecture) -> None:
-    """A large ViT on patches of two frames, a pixel shuffle's adapter, a projection (the latter two text, in transformers' split)."""
+    """A large ViT on patches of two frames, then an adapter and a projection (text, in transformers' split)."""
     v = section(c, "vision_config")
     s = read_vit(v, hidden=1536, layers=50, heads=16, ffn=8960, patch=14)
     inv.part = "vision"
@@ -52,7 +53,7 @@ def muse_spark(c: Config) -> Architecture:
     widths = a.integers("hidden_sizes", low=1) or [256, 512, 1024, 2048]
     patches = a.integers("patch_sizes", low=1, high=65536) or [16, 6, 5, 4]
     depths = a.integers("depths", high=4096) or [2] * len(widths)
-    kernel, ratio = a.integer("conv_kernel_size", default=7, high=1024), a.number("mlp_ratio", default=4.0)
+    kernel = a.integer("conv_kernel_size", default=7, high=1024)
     source = 1
     for stage, (width, patch, depth) in enumerate(zip(widths, patches, depths, strict=False)):
         inv.linear("a.patch", stage, width, source * patch, True)
@@ -60,7 +61,7 @@ def muse_spark(c: Config) -> Architecture:
         for _ in range(depth):
             inv.linear("a.conv", stage, width, kernel, True)
             inv.add("a.norm", stage, width)
-            two_layers(inv, width, int(width * ratio), width, part="audio", name="a.ffn")
+            two_layers(inv, width, scaled(a, "mlp_ratio", 4.0, width), width, part="audio", name="a.ffn")
         source = width
     out = a.integer("out_hidden_size", default=t.hidden_size)
     inv.add("a.post_norm", None, source)
@@ -159,9 +160,12 @@ def inkling(c: Config) -> Architecture:
     inv.part = "vision"
     text, layers = v.integer("text_hidden_size", default=6144), v.integer("num_hidden_layers", "n_layers", default=24, high=4096)
     scales = _fold_plan(
-        v.integer("temporal_patch_size", default=2, high=1024), v.integer("patch_size", default=40, high=4096), layers, v.integer("num_channels", default=3, high=64)
+        v.integer("temporal_patch_size", default=2, high=1024),
+        v.integer("patch_size", default=40, high=4096),
+        layers,
+        v.integer("num_channels", default=3, high=64),
     )
-    for layer, (start, end) in enumerate(zip(scales, scales[1:], strict=False)):
+    for layer, (start, end) in enumerate(pairwise(scales)):
         last = layer == layers - 1
         width = text if last else end[2]
         inv.add("v.fold", layer, width, start[2] * (end[0] // start[0]) * (end[1] // start[1]) ** 2)
@@ -244,8 +248,15 @@ def vibevoice_asr(c: Config) -> Architecture:
 
 
 def _vibevoice_tokenizer(inv: Inventory, v: Config, default: int) -> int:
-    out, base, kernel = v.integer("hidden_size", default=default), v.integer("num_filters", default=32), v.integer("kernel_size", default=7, high=1024)
-    ratios, depths = v.integers("downsampling_ratios", low=1, high=4096) or [2, 2, 4, 5, 5, 8], v.integers("depths", high=4096) or [3, 3, 3, 3, 3, 3, 8]
+    out, base, kernel = (
+        v.integer("hidden_size", default=default),
+        v.integer("num_filters", default=32),
+        v.integer("kernel_size", default=7, high=1024),
+    )
+    ratios, depths = (
+        v.integers("downsampling_ratios", low=1, high=4096) or [2, 2, 4, 5, 5, 8],
+        v.integers("depths", high=4096) or [3, 3, 3, 3, 3, 3, 8],
+    )
     ratio, source = v.integer("ffn_expansion", default=4, high=1024), v.integer("channels", default=1, high=1024)
     for stage, depth in enumerate(depths):
         width = base << min(stage, 20)
@@ -277,16 +288,18 @@ def cohere_compass(c: Config) -> Architecture:
 
 @family("granite4_vision")
 def granite4_vision(c: Config) -> Architecture:
-    """A windowed Q-Former for each tower layer that feeds the language model, and for each spatial target (text, in transformers' split)."""
+    """A windowed Q-Former for each tower layer fed to the language model and each spatial target (text, in transformers' split)."""
     t = read_text(c, "granite4_vision_text")
     inv = tower_inventory(t)
     s = vision(inv, c, "clip_vision_model")
     queries, _, window = c.text("downsample_rate", default="4/8").partition("/")
-    sides = [int(x) if x.isdigit() and len(x) < 5 else default for x, default in ((queries, 4), (window, 8))]
+    sides = [int(x) if x.isdecimal() and len(x) < 5 else default for x, default in ((queries, 4), (window, 8))]
     targets = c.items("spatial_target_layers")
     count = len(c.items("deepstack_layer_map") or ()) + len(targets if targets is not None else (12, 15, 18, 21))
     given = section(c, "qformer_config").raw
-    q = Config({"num_hidden_layers": 1, "intermediate_size": 3072, "cross_attention_frequency": 1, **given, "hidden_size": s.hidden}, c.where)
+    q = Config(
+        {"num_hidden_layers": 1, "intermediate_size": 3072, "cross_attention_frequency": 1, **given, "hidden_size": s.hidden}, c.where
+    )
     inv.part = "text"
     inv.add("mm.image_newline", None, t.hidden_size)
     for _ in range(count):

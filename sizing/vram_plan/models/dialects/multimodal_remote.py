@@ -17,14 +17,21 @@ from .nested import join, read_text, section, tower_inventory
 from .registry import FAMILIES, family
 from .resamplers import image_tokenizer, perceiver_resampler
 from .vision import vision
-from .vit import clip_like, lone_norm, pooling_head, read_vit
+from .vit import clip_like, lone_norm, pooling_head, read_vit, scaled
 
 #: Parameters of timm models used as towers (timm 1.0.24, as transformers builds them: no classifier, FastViT merged for inference).
 TIMM_PARAMETERS: Final = {
     "mobilenetv5_300m_enc": 294_126_912,
     "fastvit_mci3": 122_714_208,
 }
-_SO400M: Final = {"hidden_size": 1152, "num_hidden_layers": 27, "num_attention_heads": 16, "intermediate_size": 4304, "patch_size": 14, "image_size": 384}
+_SO400M: Final = {
+    "hidden_size": 1152,
+    "num_hidden_layers": 27,
+    "num_attention_heads": 16,
+    "intermediate_size": 4304,
+    "patch_size": 14,
+    "image_size": 384,
+}
 
 
 def _timm(inv: Inventory, v: Config, default: str) -> tuple[str, ...]:
@@ -65,7 +72,8 @@ def gemma3n(c: Config) -> Architecture:
 @family("fast_vlm")
 def fast_vlm(c: Config) -> Architecture:
     absent = {
-        "hidden_size": 3584, "vocab_size": 152128, "intermediate_size": 18944, "num_attention_heads": 28, "num_key_value_heads": 4, "num_hidden_layers": 28,
+        "hidden_size": 3584, "vocab_size": 152128, "intermediate_size": 18944, "num_attention_heads": 28,
+        "num_key_value_heads": 4, "num_hidden_layers": 28,
     }  # fmt: skip
     t = read_text(c, "qwen2", tie="either", absent=absent)
     inv = tower_inventory(t)
@@ -92,7 +100,14 @@ def phi3_v(c: Config) -> Architecture:
     """Phi-3 with CLIP-L/336: four patches become one token. Checked: 4,146,621,440 parameters, as published."""
     t = FAMILIES["phi3"](c)
     inv = tower_inventory(t)
-    clip = {"hidden_size": 1024, "num_hidden_layers": 24, "num_attention_heads": 16, "intermediate_size": 4096, "image_size": 336, "patch_size": 14}
+    clip = {
+        "hidden_size": 1024,
+        "num_hidden_layers": 24,
+        "num_attention_heads": 16,
+        "intermediate_size": 4096,
+        "image_size": 336,
+        "patch_size": 14,
+    }
     s = read_vit(Config(clip))
     clip_like(inv, s, cls=1, patch_bias=False, pre_norm=True)
     inv.part = "projector"
@@ -201,7 +216,7 @@ def _timm_siglip(inv: Inventory, v: Config, layers: int, width: int, ratio: floa
     numbers: dict[str, Any] = {
         "hidden_size": hidden,
         "num_hidden_layers": v.integer("layers", default=layers, high=4096),
-        "intermediate_size": int(hidden * v.number("mlp_ratio", default=ratio)),
+        "intermediate_size": scaled(v, "mlp_ratio", ratio, hidden),
         "patch_size": v.integer("patch_size", default=patch, high=4096),
         "image_size": v.integer("image_size", default=384, high=65536),
     }
@@ -213,7 +228,7 @@ def _timm_siglip(inv: Inventory, v: Config, layers: int, width: int, ratio: floa
 
 @family("multi_modality")
 def multi_modality(c: Config) -> Architecture:
-    """Janus and Janus-Pro as published: SigLIP-L/384, a VQGAN both ways. Checked: Janus-1.3B 2.09 B, Janus-Pro-7B 7.42 B."""
+    """Janus and Janus-Pro as published: SigLIP-L/384, a VQGAN both ways. Checked: 1.3B 2.09 B, Pro-7B 7.42 B."""
 
     def parameters(key: str) -> Config:
         return section(section(c, key), "params")
@@ -232,20 +247,33 @@ def multi_modality(c: Config) -> Architecture:
     inv.add("gen.embd", None, codes, dim)
     width = g.integer("n_embed", default=t.hidden_size)
     two_layers(inv, g.integer("input_dim", default=dim), width, width, part="text", name="gen.aligner")
-    two_layers(inv, h.integer("n_embed", default=t.hidden_size), h.integer("image_token_embed", default=t.hidden_size), codes, part="text", name="gen.head")
+    two_layers(
+        inv,
+        h.integer("n_embed", default=t.hidden_size),
+        h.integer("image_token_embed", default=t.hidden_size),
+        codes,
+        part="text",
+        name="gen.head",
+    )
     return join(c, t, inv)
 
 
 @family("internvl_chat")
 def internvl_chat(c: Config) -> Architecture:
-    """InternVL 1.5 to 3.5 as published: the language model under `llm_config`. Checked: InternVL2.5-8B 8.08 B, InternVL3-78B 78.4 B."""
+    """InternVL 1.5 to 3.5 as published, with `llm_config`. Checked: InternVL2.5-8B 8,075,365,376, InternVL3-78B 78.4 B."""
     t = read_text(c, "qwen2", keys=("llm_config",), tie="own")
     inv = tower_inventory(t)
     raw = dict(section(c, "vision_config").raw)
     raw["attention_bias"] = raw.get("qkv_bias", False)
     raw["use_qk_norm"] = raw.get("qk_normalization", True)
     raw.setdefault("norm_type", "rms_norm")
-    for key, value in (("hidden_size", 3200), ("num_hidden_layers", 48), ("num_attention_heads", 25), ("intermediate_size", 12800), ("image_size", 224)):
+    for key, value in (
+        ("hidden_size", 3200),
+        ("num_hidden_layers", 48),
+        ("num_attention_heads", 25),
+        ("intermediate_size", 12800),
+        ("image_size", 224),
+    ):
         raw.setdefault(key, value)
     s = vision(inv, Config({"vision_config": raw}, c.where), "internvl_vision", fixed=True)
     ratio = c.number("downsample_ratio", default=0.5)

@@ -50,7 +50,8 @@ def read_text(
         flat = {k: v for k, v in c.raw.items() if k not in _TOWER_KEYS}
         inner = Config(flat if c.has("hidden_size") and c.has("num_hidden_layers") else dict(absent or {}), c.where)
     named = inner.text("model_type")
-    if fixed or not named or FAMILIES.get(named) is FAMILIES.get(c.text("model_type")):
+    nested_again = inner.has("text_config", "vision_config") or FAMILIES.get(named) is FAMILIES.get(c.text("model_type"))
+    if fixed or not named or nested_again:
         named = kind
     raw = {**(fill or {}), **inner.raw}
     raw["model_type"] = named

@@ -44,7 +44,16 @@ register(
         ),
         "qwen3_vl_text": replace(
             QWEN2,
-            defaults={"layers": 32, "hidden": 4096, "heads": 32, "kv_heads": 32, "head_dim": 128, "vocab": 151936, "ffn": 22016, "context": 128000},
+            defaults={
+                "layers": 32,
+                "hidden": 4096,
+                "heads": 32,
+                "kv_heads": 32,
+                "head_dim": 128,
+                "vocab": 151936,
+                "ffn": 22016,
+                "context": 128000,
+            },
             bias="attention_bias",
             out_bias="attention_bias",
             qk_norm="head",
@@ -64,9 +73,7 @@ register(
             mlp_bias="use_bias",
             tied=True,
         ),
-        "hunyuan_vl_text": replace(
-            LLAMA, defaults={**LLAMA.defaults, "vocab": 290943}, mlp_bias=False, qk_norm="head", tied=True
-        ),
+        "hunyuan_vl_text": replace(LLAMA, defaults={**LLAMA.defaults, "vocab": 290943}, mlp_bias=False, qk_norm="head", tied=True),
         "granite_docling_text": replace(
             LLAMA,
             defaults={"layers": 28, "hidden": 1024, "heads": 16, "kv_heads": 4, "vocab": 133800, "ffn": 2048, "context": 32768},
@@ -75,7 +82,16 @@ register(
         "granite4_vision_text": LLAMA,
         "cosmos3_edge_text": replace(
             LLAMA,
-            defaults={"layers": 28, "hidden": 2048, "heads": 16, "kv_heads": 8, "head_dim": 128, "vocab": 131072, "ffn": 9216, "context": 131072},
+            defaults={
+                "layers": 28,
+                "hidden": 2048,
+                "heads": 16,
+                "kv_heads": 8,
+                "head_dim": 128,
+                "vocab": 131072,
+                "ffn": 9216,
+                "context": 131072,
+            },
             gated=False,
         ),
         "voxtral_realtime_text": Plain(
@@ -167,9 +183,7 @@ def aria_text(c: Config) -> Architecture:
 @family("ernie4_5_vl_moe_text")
 def ernie_vl_text(c: Config) -> Architecture:
     """Two sets of routed experts a layer: one for text tokens, a narrower one for image tokens; a shared expert."""
-    s = llama_shape(
-        c, {"layers": 28, "hidden": 2560, "heads": 20, "kv_heads": 4, "vocab": 103424, "ffn": 12288, "context": 131072}
-    )
+    s = llama_shape(c, {"layers": 28, "hidden": 2560, "heads": 20, "kv_heads": 4, "vocab": 103424, "ffn": 12288, "context": 131072})
     counts = c.integers("moe_num_experts", low=1, high=65536) or [c.integer("moe_num_experts", default=64, high=65536)]
     widths = c.integers("moe_intermediate_size", low=1) or [1536, 512]
     shared = widths[0] * c.integer("moe_num_shared_experts", default=2, low=0, high=4096)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from .blocks import Inventory
 from .config import Config
 from .nested import section
-from .vit import Vit, blocks, clip_like, lone_norm, pooling_head, read_vit, side
+from .vit import Vit, blocks, clip_like, lone_norm, pooling_head, read_vit, scaled, side
 
 __all__ = ["TOWERS", "Tower", "sam", "sam_neck", "tower", "vision"]
 
@@ -31,7 +31,13 @@ def tower(*kinds: str) -> Callable[[Tower], Tower]:
 
 
 def vision(
-    inv: Inventory, c: Config, kind: str, *, fixed: bool = False, absent: Mapping[str, Any] | None = None, keys: tuple[str, ...] = ("vision_config",)
+    inv: Inventory,
+    c: Config,
+    kind: str,
+    *,
+    fixed: bool = False,
+    absent: Mapping[str, Any] | None = None,
+    keys: tuple[str, ...] = ("vision_config",),
 ) -> Vit:
     """The tower under `vision_config`; `kind` where its type is not named or not known, or always when `fixed`."""
     v = section(c, *keys, absent=absent)
@@ -132,7 +138,7 @@ def phi4_vision(inv: Inventory, v: Config) -> Vit:
 @tower("janus_vision_model")
 def janus_vision(inv: Inventory, v: Config) -> Vit:
     s = read_vit(v, hidden=1024, layers=24, heads=16, image=384)
-    s = replace(s, ffn=int(s.hidden * v.number("mlp_ratio", default=4.0)))
+    s = replace(s, ffn=scaled(v, "mlp_ratio", 4.0, s.hidden))
     inv.linear("v.patch_embd", None, s.hidden, s.patch_width, True)
     inv.add("v.position_embd", None, s.positions, s.hidden)
     norm = s.hidden if v.flag("use_qk_norm") else 0
@@ -255,7 +261,12 @@ def moonvit(inv: Inventory, v: Config) -> Vit:
     inv.add("v.position_embd", None, rows, v.integer("pos_emb_width", "init_pos_emb_width", default=64, high=65536), s.hidden)
     norm_bias = v.text("norm_type") != "rmsnorm"
     blocks(
-        inv, s, bias=v.flag("attn_bias", default=True), mlp_bias=v.flag("linear_bias", default=True), norm_bias=norm_bias, q_width=v.optional("qkv_hidden_size") or 0
+        inv,
+        s,
+        bias=v.flag("attn_bias", default=True),
+        mlp_bias=v.flag("linear_bias", default=True),
+        norm_bias=norm_bias,
+        q_width=v.optional("qkv_hidden_size") or 0,
     )
     lone_norm(inv, "v.post_ln", s.hidden, norm_bias)
     return s
@@ -293,7 +304,7 @@ def ovis_vision(inv: Inventory, v: Config) -> Vit:
     for role in ("v.pre_ln", "v.post_ln"):
         lone_norm(inv, role, s.hidden, False)
     blocks(inv, s, bias=v.flag("qkv_bias"), gated=True, mlp_bias=v.flag("mlp_bias"), norm_bias=False)
-    words = v.integer("vocab_size", default=16384) - v.integer("num_visual_indicator_tokens", default=5, low=0)
+    words = max(v.integer("vocab_size", default=16384) - v.integer("num_visual_indicator_tokens", default=5, low=0), 1)
     stride = v.integer("hidden_stride", default=1, high=1024)
     inv.linear("v.head", None, words, s.hidden * stride**2)
     lone_norm(inv, "v.head.ln", words)
@@ -304,7 +315,7 @@ def ovis_vision(inv: Inventory, v: Config) -> Vit:
 def radio(inv: Inventory, v: Config) -> Vit:
     """C-RADIO: class and register tokens, a table of positions for the largest image, patches of two frames for video."""
     s = read_vit(v, hidden=1280, layers=32, heads=16)
-    s = replace(s, ffn=int(s.hidden * v.number("mlp_ratio", default=4.0)))
+    s = replace(s, ffn=scaled(v, "mlp_ratio", 4.0, s.hidden))
     grid = side(v, "max_img_size", 2048) // s.patch
     inv.add("v.position_embd", None, grid**2, s.hidden)
     inv.add("v.class_embd", None, v.integer("num_cls_tokens", default=3, low=0) + v.integer("num_registers", default=7, low=0), s.hidden)
@@ -320,7 +331,7 @@ def radio(inv: Inventory, v: Config) -> Vit:
 def sam(inv: Inventory, v: Config) -> Vit:
     """Segment Anything's ViT-Det: windowed attention with relative positions per axis, a convolutional neck."""
     s = read_vit(v, image=1024)
-    mlp = v.integer("mlp_dim", default=int(s.hidden * v.number("mlp_ratio", default=4.0)))
+    mlp = v.integer("mlp_dim", default=scaled(v, "mlp_ratio", 4.0, s.hidden))
     grid, dim = s.image // s.patch, s.hidden // s.heads
     whole = set(v.integers("global_attn_indexes") or [2, 5, 8, 11])
     window = v.integer("window_size", default=14, low=0)

@@ -11,7 +11,7 @@ from dataclasses import replace
 from .blocks import Inventory
 from .config import Config
 from .vision import tower
-from .vit import Vit, blocks, clip_like, lone_norm, read_vit
+from .vit import Vit, blocks, clip_like, lone_norm, read_vit, scaled
 
 __all__ = ["qwen_merger"]
 
@@ -37,7 +37,7 @@ def qwen2_vl_vision(inv: Inventory, v: Config) -> Vit:
     """`embed_dim` is the tower's width here, `hidden_size` what the merger puts out."""
     out = v.integer("hidden_size", default=3584)
     s = read_vit(Config({k: x for k, x in v.raw.items() if k != "hidden_size"}, v.where), hidden=1280, layers=32, heads=16, patch=14)
-    s = replace(s, ffn=int(s.hidden * v.number("mlp_ratio", default=4)))
+    s = replace(s, ffn=scaled(v, "mlp_ratio", 4, s.hidden))
     inv.add("v.patch_embd", None, s.hidden, s.patch_width * _frames(v))
     blocks(inv, s, fused=True)
     qwen_merger(inv, "mm", s.hidden, True, _merged(v, s.hidden), out)

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ...errors import FormatError
 from .blocks import Inventory
 from .config import MAX_LAYERS, Config
 
-__all__ = ["Vit", "blocks", "clip_like", "lone_norm", "pooling_head", "read_vit", "side"]
+__all__ = ["Vit", "blocks", "clip_like", "lone_norm", "pooling_head", "read_vit", "scaled", "side"]
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,14 @@ def read_vit(v: Config, *, hidden: int = 768, layers: int = 12, heads: int = 12,
         patch=side(v, "patch_size", patch),
         channels=v.integer("num_channels", "in_channels", default=3, high=1024),
     )
+
+
+def scaled(v: Config, key: str, default: float, width: int) -> int:
+    """`width` times the ratio under `key`, which must be positive."""
+    ratio = v.number(key, default=default)
+    if not 0 < ratio <= 1024:
+        raise FormatError(f"{v.where}: {key} is {ratio}; a positive ratio belongs there")
+    return int(width * ratio)
 
 
 def blocks(
@@ -106,7 +115,9 @@ def lone_norm(inv: Inventory, role: str, width: int, bias: bool = True) -> None:
     inv.norm(role, None, width, bias)
 
 
-def clip_like(inv: Inventory, s: Vit, *, cls: int = 0, patch_bias: bool = True, pre_norm: bool = False, post_norm: bool = True, positions: int = -1) -> None:
+def clip_like(
+    inv: Inventory, s: Vit, *, cls: int = 0, patch_bias: bool = True, pre_norm: bool = False, post_norm: bool = True, positions: int = -1
+) -> None:
     """CLIP's and SigLIP's encoder: patches, learned positions, blocks. `cls` class tokens, with a position each."""
     if cls:
         inv.add("v.class_embd", None, cls, s.hidden)
