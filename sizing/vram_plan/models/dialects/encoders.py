@@ -292,3 +292,16 @@ def albert(c: Config) -> Architecture:
     e = Encoder(defaults, narrow="embedding_size")
     found = read_encoder(Config({**c.raw, "num_hidden_layers": groups}, c.where), e, "albert")
     return replace(found, layers=s.layers)
+
+
+@family("rembert")
+def rembert(c: Config) -> Architecture:
+    """RemBERT: a narrow embedding going in, a wide head of its own coming out."""
+    defaults = sizes(32, 1152, 18, 250300, 512, ffn=4608, input_embedding_size=256)
+    e = replace(BERT, defaults=defaults, narrow="input_embedding_size")
+    if head_of(c, "ForMaskedLM") not in _TOKEN_HEADS:
+        return read_encoder(c, e, "rembert")
+    trunk = read_encoder(Config({**c.raw, "architectures": ["RemBertModel"]}, c.where), replace(e, pooler=False), "rembert")
+    inv = Inventory(trunk.dtype)
+    token_head(inv, defaulted(c, tie_word_embeddings=False), read_shape(c, **defaults), c.integer("output_embedding_size", default=1664))
+    return replace(trunk, name=architecture_name(c), tied_embeddings=False, tensors=trunk.tensors + tuple(inv.tensors))
