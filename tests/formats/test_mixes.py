@@ -16,6 +16,7 @@ from vram_plan.models.architecture import Tensor
 from formats.catalogue_models import architecture
 
 ROWS = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "gguf_sizes.jsonl").read_text(encoding="utf-8").splitlines()]
+SIXTEEN_BITS = json.loads((Path(__file__).parents[1] / "data" / "gguf_16bit_sizes.json").read_text(encoding="utf-8"))["rows"]
 MIB = 1 << 20
 
 
@@ -30,6 +31,13 @@ def test_every_known_file_size_comes_out(row: dict[str, Any]) -> None:
         assert size(row["model"], mix) / MIB == pytest.approx(mib, abs=0.01), mix
     for mix, exact in row.get("sizes_bytes", {}).items():
         assert size(row["model"], mix) == exact, mix
+
+
+@pytest.mark.parametrize("row", SIXTEEN_BITS, ids=lambda row: row["model"])
+def test_the_converter_writes_the_same_bytes(row: dict[str, Any]) -> None:
+    """Exact, but for Llama 3.1's rope table of one fp32 number for every other column of a head."""
+    found = inventory_bytes(t for t in as_gguf(architecture(row["model"])) if t.part == "text")
+    assert found in (row["text_bytes"], row["text_bytes"] - 128, row["text_bytes"] - 256)
 
 
 def test_the_listed_bits_are_those_of_a_whole_llama_3_8b_file() -> None:

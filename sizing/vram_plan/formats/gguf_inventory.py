@@ -35,8 +35,10 @@ _CORRECTED: Final = frozenset({
 _ONE_HEAD_COUNT: Final = frozenset({"qwen3_next", "qwen3_5", "qwen3_5_moe"})
 #: Families llama.cpp gives its type "70B", by their number of layers (src/models/llama.cpp, qwen2.cpp, deci.cpp, olmo.cpp).
 _LARGE: Final = {"llama": 80, "mistral": 80, "qwen2": 80, "nemotron-nas": 80, "olmo": 80, "jais2": 68, "internvl": 80, "llava_next": 80}
-#: BERT's pooler, which the converter keeps only below a classification head; it drops the masked-word head as well.
+#: BERT's pooler, which the converter keeps only below a classification head.
 _POOLER: Final = ("cls", "cls.bias")
+#: BERT's head for masked words, which it never keeps.
+_WORD_HEAD: Final = ("mlm_dense", "mlm_dense.bias", "mlm_norm", "mlm_norm.bias", "output.bias")
 #: Matrices that stay in fp32, by the end of their name (conversion/base.py); all that is 1-D or a norm does too.
 _FP32: Final = (
     "_norm", "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "ssm_conv1d_q",
@@ -51,9 +53,10 @@ def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
     split = architecture.family not in _WHOLE_KV_B
     values = _value_widths(architecture.tensors) if split else {}
     found: list[Tensor] = []
-    dropped = () if any(t.role == "cls.output" for t in architecture.tensors) else _POOLER
+    roles = {t.role for t in architecture.tensors if t.layer is None}
+    dropped = (*(() if "cls.output" in roles else _POOLER), *(_WORD_HEAD if "mlm_dense" in roles else ()))
     for tensor in architecture.tensors:
-        if tensor.part not in parts or tensor.role in dropped or tensor.role.startswith("mlm_"):
+        if tensor.part not in parts or tensor.role in dropped:
             continue
         if split and tensor.role == "attn_kv_b":
             found.extend(_split_kv_b(tensor, architecture, values.get(tensor.layer, 0)))
