@@ -257,10 +257,14 @@ def nemotron_h_omni(c: Config) -> Architecture:
     inv.part = "projector"
     lone_norm(inv, "mm.ln", width, False)
     two_layers(inv, width, middle, t.hidden_size, False)
-    notes: tuple[str, ...] = ()
-    if c.section("audio_config", "sound_config") is not None:
-        notes = ("its audio tower is not counted",)
-    return join(c, t, inv, *notes)
+    a = c.section("audio_config")
+    if a is not None:
+        ears = Config({"audio_config": {"attention_bias": False, **a.raw}}, c.where)
+        heard, hidden = audio(inv, ears, "parakeet_encoder"), a.integer("projection_hidden_size", default=middle)
+        inv.part = "projector"
+        lone_norm(inv, "mm.a.ln", heard, False)
+        two_layers(inv, heard, hidden, t.hidden_size, a.flag("projection_bias"), name="mm.a")
+    return join(c, t, inv)
 
 
 @family("janus")
@@ -301,3 +305,62 @@ def chameleon(c: Config) -> Architecture:
     q = section(c, "vq_config")
     image_tokenizer(inv, q, embed=256, decoder=False, last_attention=False, codes=8192)
     return join(c, t, inv)
+
+
+@family("kosmos-2")
+def kosmos2(c: Config) -> Architecture:
+    t = _kosmos_text(c, {"vocab_size": 65037, "embed_dim": 2048, "layers": 24, "ffn_dim": 8192, "attention_heads": 32}, inner_norm=True)
+    inv = tower_inventory(t)
+    v = section(c, "vision_config")
+    s = read_vit(v, hidden=1024, layers=24, heads=16, ffn=4096, patch=14)
+    clip_like(inv, s, cls=1, patch_bias=False, pre_norm=True)
+    return _kosmos_bridge(c, t, inv, s.hidden, 64)
+
+
+@family("kosmos-2.5")
+def kosmos2_5(c: Config) -> Architecture:
+    """Pix2Struct's tower: flattened patches with embeddings of row and column, gated feed-forward blocks."""
+    t = _kosmos_text(c, {"vocab_size": 108481, "embed_dim": 1536, "layers": 24, "ffn_dim": 6144, "attention_heads": 16}, inner_norm=False)
+    inv = tower_inventory(t)
+    v = section(c, "vision_config")
+    s = read_vit(v, hidden=1536, layers=18, heads=24, ffn=3968)
+    inv.linear("v.patch_embd", None, s.hidden, v.integer("patch_embed_hidden_size", default=768), True)
+    inv.add("v.position_embd", None, 2, v.integer("max_num_patches", default=4096), s.hidden)
+    width = s.heads * v.integer("head_dim", default=64, high=65536)
+    blocks(inv, s, bias=False, gated=True, mlp_bias=False, norm_bias=False, q_width=width)
+    lone_norm(inv, "v.post_ln", s.hidden, False)
+    inv.part = "text"
+    inv.add("segment_embd", None, 2, t.hidden_size)
+    return _kosmos_bridge(c, t, inv, s.hidden, 2048)
+
+
+def _kosmos_bridge(c: Config, t: Architecture, inv: Inventory, source: int, queries: int) -> Architecture:
+    """Learned queries attend to the projected patches (text, in transformers' split)."""
+    inv.part = "text"
+    inv.add("mm.query", None, c.integer("latent_query_num", default=queries), t.hidden_size)
+    inv.linear("mm.0", None, t.hidden_size, source, True)
+    for role in ("q", "k", "v", "out"):
+        inv.linear(f"mm.attn_{role}", None, t.hidden_size, t.hidden_size, True)
+    return join(c, t, inv)
+
+
+def _kosmos_text(c: Config, defaults: dict[str, int], *, inner_norm: bool) -> Architecture:
+    """Magneto: a second norm inside attention and feed-forward, biases everywhere, fixed positions."""
+    x = Config({**defaults, **{k: n for k, n in section(c, "text_config").raw.items() if n is not None}}, c.where)
+    usual = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+    names = zip(usual, ("embed_dim", "layers", "attention_heads", "ffn_dim"), strict=True)
+    view = Config({**x.raw, **{new: x.raw[old] for new, old in names}, "architectures": c.raw.get("architectures")}, c.where)
+    s = llama_shape(view, {})
+
+    def block(inv: Inventory, layer: int) -> CacheLayer:
+        inv.norm("attn_norm", layer, s.hidden, True)
+        attention(inv, layer, s, bias=True, out_bias=True)
+        if inner_norm:
+            inv.norm("attn_sub_norm", layer, s.hidden, True)
+        inv.norm("ffn_norm", layer, s.hidden, True)
+        mlp(inv, layer, s.hidden, s.ffn, gated=False, bias=True)
+        inv.norm("ffn_sub_norm", layer, s.ffn, True)
+        return window_cache(s, layer)
+
+    tied = Config({**view.raw, "tie_word_embeddings": c.flag("tie_word_embeddings", default=True)}, c.where)
+    return decoder(tied, s, block, family="kosmos", norm_bias=True)
