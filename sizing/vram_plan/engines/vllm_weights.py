@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..formats.storage import storage_bytes
+from ..models.architecture import Tensor
 from ..models.model import Model
 from .base import Work
-from .weights import weights_of
+from .vllm_shards import layer_heads, local_shape, Heads
+from ..formats import apply_format
+from ..formats.schemes import apply_scheme, scheme_from_config
 
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 
@@ -25,10 +29,40 @@ class RankWeights:
         return self.parameter_bytes + self.buffer_bytes
 
 
+def _tensors(model, format):
+    if format.name == model.stored_format and model.quantization:
+        s = scheme_from_config(model.quantization, model.config)
+        return apply_scheme(model.architecture.tensors, s)
+    return apply_format(model.architecture, format)
+
+
+def _key(stored):
+    if stored in ("F32", "F16"):
+        return "BF16"
+    if stored.startswith("GPTQ"):
+        return "AWQ" + stored[4:]
+    return stored
+
+
+EVERY = {"Qwen3MoeForCausalLM"}
+
 def rank_weights(model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0) -> RankWeights:
     """Weights and buffers of tensor-parallel rank `rank` in pipeline stage `stage`."""
-    total = weights_of(model, work.format).total
-    return RankWeights(total // (tp * pp), 0, f"{total:,} B / {tp * pp}", "")
+    heads = layer_heads(model.cache_layers)
+    a = model.architecture
+    st = stage_layers(a.layers, pp)
+    lo = sum(st[:stage]); hi = lo + st[stage]
+    total = 0
+    for t in _tensors(model, work.format):
+        if t.part == "mtp" or t.role.startswith("rope_"):
+            continue
+        if t.part == "text" and t.layer is not None and not lo <= t.layer < hi:
+            continue
+        if t.part == "text" and t.layer is None and pp > 1:
+            if t.role.startswith("token_embd") and not (stage == 0 or (a.tied_embeddings and stage == pp - 1)): continue
+            if t.role.startswith("output") and stage != pp - 1: continue
+        total += storage_bytes(_key(t.stored_as), local_shape(t, tp, heads.get(t.layer, Heads())))
+    return RankWeights(total, 0, "", "")
 
 
 def refusal(model: Model, work: Work, tp: int, pp: int) -> str | None:
