@@ -33,8 +33,8 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
         raise FormatError(
             f"{found.name} has neither a config nor a file header", "name a folder with config.json, a .gguf or .safetensors file"
         )
-    scheme = scheme_from_config(found.quantization) if found.quantization else None
-    notes = (*found.notes, *architecture.notes)
+    scheme = scheme_from_config(found.quantization, found.config) if found.quantization else None
+    notes = (*found.notes, *architecture.notes, *((scheme.note,) if scheme and scheme.note else ()))
     if quant:
         format = find_format(quant)
         return _model(found, architecture, apply_format(architecture, format), format.name, None, notes, ollama_tag)
