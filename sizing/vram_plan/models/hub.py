@@ -217,7 +217,7 @@ def _quantization(source: Source, config: Mapping[str, Any], stored: tuple[Store
 
 def _json_object(source: Source, name: str) -> dict[str, Any]:
     where = f"{name} of {source.repo_id}"
-    found = load_json(source.fetch(name, MAX_CONFIG_BYTES), where, MAX_CONFIG_BYTES)
+    found = load_json(source.fetch(name, MAX_CONFIG_BYTES), where, MAX_CONFIG_BYTES, words=True)
     if not isinstance(found, dict):
         raise FormatError(f"{where} is no JSON object")
     return found

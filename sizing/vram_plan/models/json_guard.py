@@ -25,12 +25,14 @@ def load_json(
     max_depth: int = MAX_DEPTH,
     max_values: int = MAX_VALUES,
     unique_keys: bool = False,
+    words: bool = False,
 ) -> Any:
     """The JSON value in `data`. Numbers are finite; strings can be printed.
 
     Raises FormatError, naming `where`, for more than `max_bytes`, text that is no UTF-8 or no JSON, nesting deeper
     than `max_depth`, more than `max_values` values, NaN, Infinity, absurdly long numbers; with `unique_keys` also
-    for a key given twice.
+    for a key given twice. With `words`, NaN and Infinity are read as these words: transformers writes them into the
+    configs of Mamba-2 models (`time_step_limit`).
     """
     if len(data) > max_bytes:
         raise FormatError(f"{where} has {len(data):,} bytes; at most {max_bytes:,} are read", "is it the right file?")
@@ -39,7 +41,7 @@ def load_json(
     try:
         value = json.loads(
             data.decode("utf-8-sig"),
-            parse_constant=_no_constant,
+            parse_constant=str if words else _no_constant,
             parse_float=_finite,
             object_pairs_hook=_unique if unique_keys else None,
         )

@@ -142,7 +142,7 @@ def _starts_as_gguf(path: Path) -> bool:
 
 
 def _config(path: Path) -> Mapping[str, Any]:
-    found = load_json(read_bounded(path, MAX_CONFIG_BYTES), str(path))
+    found = load_json(read_bounded(path, MAX_CONFIG_BYTES), str(path), words=True)
     if not isinstance(found, dict):
         raise FormatError(f"{path} is no JSON object", "name the config.json of a model")
     return found
