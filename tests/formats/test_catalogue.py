@@ -41,6 +41,12 @@ def test_an_unknown_name_gets_the_nearest(text: str, near: str) -> None:
     assert repr(text) in error.value.message and near in error.value.hint
 
 
+def test_a_dynamic_mix_is_not_guessed() -> None:
+    with pytest.raises(UnknownNameError) as error:
+        find_format("UD-Q4_K_XL")
+    assert "header" in error.value.hint
+
+
 @given(st.text(max_size=200))
 def test_any_text_gives_a_format_or_a_usage_error(text: str) -> None:
     try:

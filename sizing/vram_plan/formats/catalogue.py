@@ -106,6 +106,8 @@ def find_format(text: str, engine: str = "llama.cpp") -> Format:
     parameterised = text.strip().upper()
     if is_scheme_key(parameterised):
         return _parameterised(parameterised)
+    if parameterised.startswith("UD-"):
+        raise UnknownNameError(f"{text[:40]!r} follows no published rules", "name the file itself: its header says every tensor's format")
     near = get_close_matches(_key(text[:64]), _names(), n=6, cutoff=0.5)
     names = list(dict.fromkeys(_names()[key] for key in near))[:3]
     hint = f"did you mean {' or '.join(names)}? " if names else ""
