@@ -250,9 +250,10 @@ def unlimited_ocr(c: Config) -> Architecture:
 def nemotron_h_omni(c: Config) -> Architecture:
     t = read_text(c, "nemotron_h", tie="own")
     inv = tower_inventory(t)
-    s = vision(inv, c, "radio", fixed=True, absent={"video_temporal_patch_size": 2})
+    vision(inv, c, "radio", fixed=True, absent={"video_temporal_patch_size": 2})
+    source = c.integer("vision_hidden_size", default=1280)
     ratio = c.number("downsample_ratio", default=0.5)
-    width = int(s.hidden * int(1 / ratio) ** 2) if 0.01 <= ratio <= 1 else 4 * s.hidden
+    width = source * int(1 / ratio) ** 2 if 0.01 <= ratio <= 1 else 4 * source
     middle = c.integer("projector_hidden_size", default=4096)
     inv.part = "projector"
     lone_norm(inv, "mm.ln", width, False)
@@ -362,5 +363,6 @@ def _kosmos_text(c: Config, defaults: dict[str, int], *, inner_norm: bool) -> Ar
         inv.norm("ffn_sub_norm", layer, s.ffn, True)
         return window_cache(s, layer)
 
-    tied = Config({**view.raw, "tie_word_embeddings": c.flag("tie_word_embeddings", default=True)}, c.where)
+    flag = (c if inner_norm else x).flag("tie_word_embeddings", default=True)  # Kosmos-2.5 goes by the nested one
+    tied = Config({**view.raw, "tie_word_embeddings": flag}, c.where)
     return decoder(tied, s, block, family="kosmos", norm_bias=True)

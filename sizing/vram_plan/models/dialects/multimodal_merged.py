@@ -224,8 +224,8 @@ def _sam_projector(inv: Inventory, out: int) -> None:
     """GOT-OCR's: two strided convolutions from SAM's 256 channels, one layer (modeling_got_ocr2.py)."""
     inv.part = "projector"
     inv.add("mm.conv1", None, 512, 256 * 9)
-    inv.add("mm.conv2", None, 1024, 512 * 9)
-    inv.linear("mm.0", None, out, 1024, True)
+    inv.add("mm.conv2", None, out, 512 * 9)
+    inv.linear("mm.0", None, out, out, True)
 
 
 @family("got_ocr2", "pp_chart2table")

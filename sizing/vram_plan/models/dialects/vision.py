@@ -286,6 +286,7 @@ def minimax_vision(inv: Inventory, v: Config) -> Vit:
 def step_vision(inv: Inventory, v: Config) -> Vit:
     """Two strided convolutions after the blocks, each doubling the width."""
     s = read_vit(v, hidden=1536, layers=47, heads=16, ffn=8960, image=728, patch=14)
+    s = replace(s, ffn=scaled(v, "mlp_ratio", 8960 / 1536, s.hidden))
     inv.add("v.patch_embd", None, s.hidden, s.patch_width)
     inv.add("v.position_embd", None, s.positions, s.hidden)
     lone_norm(inv, "v.pre_ln", s.hidden)
