@@ -32,3 +32,9 @@ def test_the_drivers_binding_is_not_imported_where_there_is_no_driver() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split()[0] == "False"
+
+
+def test_a_submodule_does_not_take_its_functions_place() -> None:
+    code = "import vram_plan as v; v.max_context('llama3-8b', gpus='8GB'); v.Section; print(callable(v.plan), callable(v.explain))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "True True"
