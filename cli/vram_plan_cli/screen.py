@@ -13,7 +13,7 @@ from vram_plan import format_count, format_gib
 
 if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
-    from vram_plan.plan import DevicePlan
+    from vram_plan.results import DevicePlan
 
 __all__ = ["console", "print_explanation", "print_plan", "show"]
 

@@ -29,14 +29,14 @@ if TYPE_CHECKING:
         UsageError,
         VramPlanError,
     )
-    from .explain import Section, explain
+    from .explanation import Section, explain
     from .formats import Format, list_formats
     from .hardware import Device, GpuSpec, list_gpus, local_devices
     from .models.architecture import Architecture, CacheLayer, Tensor
     from .models.catalog import list_models
     from .models.loading import load
     from .models.model import Model
-    from .plan import Plan, Term
+    from .results import Plan, Term
     from .planner import max_context, max_sequences, plan
     from .units import format_count, format_gib, parse_tokens
 
@@ -47,14 +47,14 @@ _HOMES = {
         "AmbiguousModelError ClosedModelError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
         "ModelNotFoundError UnknownNameError UsageError VramPlanError"
     ),
-    "explain": "Section explain",
+    "explanation": "Section explain",
     "formats": "Format list_formats",
     "hardware": "Device GpuSpec list_gpus local_devices",
     "models.architecture": "Architecture CacheLayer Tensor",
     "models.catalog": "list_models",
     "models.loading": "load",
     "models.model": "Model",
-    "plan": "Plan Term",
+    "results": "Plan Term",
     "planner": "max_context max_sequences plan",
     "units": "format_count format_gib parse_tokens",
 }

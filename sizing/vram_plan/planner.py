@@ -13,7 +13,7 @@ from .hardware import Detection, Device, resolve
 from .inverse import largest
 from .models.loading import load
 from .models.model import Model
-from .plan import (
+from .results import (
     DevicePlan,
     Fit,
     HostPlan,
@@ -142,7 +142,10 @@ def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int
 def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
     found = engine_module(work.engine).allocate(model, work, devices)
-    room = min(_free(device) - sum(term.bytes for term in terms) for device, terms in zip(devices, found.devices, strict=True))
+    if found.headroom is not None:
+        room = min(found.headroom)
+    else:
+        room = min(_free(device) - sum(term.bytes for term in terms) for device, terms in zip(devices, found.devices, strict=True))
     return min(room, -1) if found.refusal else room
 
 
@@ -178,9 +181,10 @@ def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, 
             DevicePlan("any GPU", i, None, None, None, terms, sum(t.bytes for t in terms), None) for i, terms in enumerate(found.devices)
         )
     placed = []
-    for device, terms in zip(devices, found.devices, strict=True):
+    for i, (device, terms) in enumerate(zip(devices, found.devices, strict=True)):
         used = sum(term.bytes for term in terms)
-        placed.append(DevicePlan(device.name, device.index, device.total, device.usable, device.free, terms, used, _free(device) - used))
+        room = _free(device) - used if found.headroom is None else found.headroom[i]
+        placed.append(DevicePlan(device.name, device.index, device.total, device.usable, device.free, terms, used, room))
     return tuple(placed)
 
 

@@ -12,7 +12,7 @@ from .errors import UnknownNameError, UsageError
 from .formats import Format, find_format, for_engine, format_for_bits
 from .formats.cache_types import cache_type
 from .models.model import Model
-from .plan import Note
+from .results import Note
 from .units import parse_tokens
 
 __all__ = ["DEFAULT_CONTEXT", "make_work"]

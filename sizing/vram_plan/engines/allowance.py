@@ -13,7 +13,7 @@ from typing import Final
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware.device import Device
 from ..models.model import Model
-from ..plan import Term
+from ..results import Term
 from ..units import MIB
 from .base import Allocation, Work
 from .weights import Weights, weights_of

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from ..formats import Format
 from ..hardware.device import Device
 from ..models.model import Model
-from ..plan import LaunchCommand, Term
+from ..results import LaunchCommand, Term
 
 __all__ = ["Allocation", "Engine", "LaunchCommand", "Work"]
 
@@ -48,7 +48,8 @@ class Allocation:
     """What an engine takes: the terms of each device (in the order given), the host's, and its own figures.
 
     `refusal` is the engine's own reason not to start although memory might do (an illegal split, a context too
-    long for its pool); it makes the verdict `does_not_fit`.
+    long for its pool); it makes the verdict `does_not_fit`. `headroom` is what each device has left over, in bytes, where
+    that is not simply free − used: an engine that fills its share with a pool counts what the requests leave of the pool.
     """
 
     devices: tuple[tuple[Term, ...], ...]
@@ -56,6 +57,7 @@ class Allocation:
     figures: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     refusal: str | None = None
+    headroom: tuple[int, ...] | None = None
 
 
 class Engine(Protocol):

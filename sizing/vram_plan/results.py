@@ -170,7 +170,8 @@ class RequestSummary:
 class Plan(BaseModel):
     """A model, a context, a format and a machine: every byte with its reason, and the verdict."""
 
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True)
+    # The schema is built when a plan is first dumped or parsed: planning itself needs none.
+    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, defer_build=True)
 
     schema_: Literal["vram-plan/1"] = Field("vram-plan/1", alias="schema", serialization_alias="schema")
     model: ModelSummary

@@ -11,7 +11,7 @@ from .formats import find_format, for_engine
 from .formats.storage import storage_bytes
 from .models.architecture import CacheLayer
 from .models.model import Model
-from .plan import Plan
+from .results import Plan
 from .units import format_gib
 
 __all__ = ["Section", "explain"]
