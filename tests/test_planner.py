@@ -34,7 +34,7 @@ def test_the_classic_numbers() -> None:
 
 
 def test_terms_add_up_to_everything_that_is_said() -> None:
-    plan = vp.plan(model("llama3-8b"), context="16k", bits=4, gpus="2x RTX 3090", sequences=3)
+    plan = vp.plan(model("llama3-8b"), engine="llama.cpp", context="16k", bits=4, gpus="2x RTX 3090", sequences=3)
     for device in plan.devices:
         assert device.used == sum(term.bytes for term in device.terms)
         assert device.headroom == device.free - device.used

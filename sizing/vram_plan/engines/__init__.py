@@ -13,9 +13,9 @@ __all__ = ["ENGINES", "Allocation", "Engine", "Work", "engine_module", "engine_n
 
 #: Engine → the module that knows its rules.
 ENGINES: Final = {
-    "ollama": "allowance",
-    "llama.cpp": "allowance",
-    "vllm": "allowance",
+    "ollama": "ollama",
+    "llama.cpp": "llamacpp",
+    "vllm": "vllm",
     "sglang": "allowance",
     "transformers": "allowance",
 }

@@ -1,0 +1,191 @@
+"""What vLLM leaves for its KV cache: the share of the GPU it asks for, less what the profile run finds in use.
+
+The parts were fitted on start-up logs (38 runs of vLLM 0.19 on H100: mean error 0.06 GiB) and read in vLLM 0.32.0:
+v1/worker/gpu_worker.py (determine_available_memory), engine/arg_utils.py (defaults), v1/worker/gpu/model_runner.py.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any, Final
+
+from ..errors import UsageError
+from ..hardware.device import GIB, MIB, Device
+from ..models.model import Model
+
+__all__ = [
+    "Profile",
+    "activation_bytes",
+    "batch_defaults",
+    "capability",
+    "context_bytes",
+    "graph_bytes",
+    "non_torch_bytes",
+    "profile_of",
+]
+
+#: Sizes CUDA graphs are captured at: 1, 2, 4, 8 … 256 by 8, 272 … 512 by 16 (config/vllm.py).
+CAPTURE_SIZES: Final = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
+#: One layer's graphs of all capture sizes, by capability 9 and above, or less; experts take more (logged estimates).
+_GRAPH_BYTES: Final = (int(0.0225 * GIB), int(0.0145 * GIB))
+_GRAPH_EXPERTS: Final = 1.5
+#: What a vision tower's profile adds at 8,192 tokens (logged).
+_TOWER_BYTES: Final = int(0.2 * GIB)
+#: What the process holds before vLLM looks: the driver's context, and NCCL's first buffers (H100: 79.19 − 78.68 and − 77.65 GiB).
+_CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A row of vllm_profiles.toml: how one version and its successors behave."""
+
+    since: tuple[int, ...]
+    gpu_memory_utilization: float
+    logit_bytes: int
+    logit_bytes_moe: int
+    top_k_buffer: bool
+    graphs_in_budget: bool
+    whole_prompts: bool
+    batches_in_flight: int
+    tokens_by_requests: bool
+    non_torch_mib: tuple[int, ...]
+    non_torch_plain_mib: tuple[int, ...]
+    source: str
+    name: str
+
+
+@lru_cache(maxsize=1)
+def _table() -> dict[str, Any]:
+    return tomllib.loads(files("vram_plan_data").joinpath("vllm_profiles.toml").read_text("utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _profiles() -> tuple[Profile, ...]:
+    return tuple(
+        Profile(
+            since=_numbers(row["since"]),
+            non_torch_mib=tuple(row["non_torch_mib"]),
+            non_torch_plain_mib=tuple(row["non_torch_plain_mib"]),
+            name=row["since"],
+            **{key: row[key] for key in Profile.__slots__ if key not in ("since", "non_torch_mib", "non_torch_plain_mib", "name")},
+        )
+        for row in _table()["version"]
+    )
+
+
+@lru_cache(maxsize=256)
+def profile_of(version: str | None) -> Profile:
+    """The row of a version such as "0.19" or "v0.26.1rc1"; the newest without one. Raises UsageError for text without numbers."""
+    if version is None:
+        return _profiles()[-1]
+    found = re.fullmatch(r"\s*v?(\d{1,4}(?:\.\d{1,6}){0,3})\D?.{0,40}", version)
+    if not found:
+        raise UsageError(f"{version[:40]!r} is no version of vLLM", 'write it as "0.19"')
+    return [row for row in _profiles() if row.since <= _numbers(found[1])][-1]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split("."))
+
+
+def batch_defaults(device: Device | None) -> tuple[int, int]:
+    """Tokens of a batch and sequences at once that `vllm serve` takes on this GPU when it is not told."""
+    total, name = (device.total / GIB, device.name.lower()) if device else (0.0, "")
+    for row in _table()["batch"]:
+        if total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
+            return row["max_num_batched_tokens"], row["max_num_seqs"]
+    raise AssertionError("the last row fits every GPU")
+
+
+@dataclass(frozen=True, slots=True)
+class _Sizes:
+    """Widths the activation peak hangs on."""
+
+    vocab: int
+    hidden: int
+    dense: int
+    expert: int
+    towers: bool
+
+
+@lru_cache(maxsize=256)
+def _sizes(model: Model) -> _Sizes:
+    a = model.architecture
+    text = [t for t in a.tensors if t.part == "text" and t.layer is not None]
+    down = [t for t in text if t.role.startswith("ffn_down") and len(t.shape) >= 2]
+    return _Sizes(
+        -(-a.vocab_size // 64) * 64,
+        a.hidden_size,
+        max((t.shape[-1] for t in down if not t.experts), default=0),
+        max((t.shape[-1] for t in down if t.experts), default=0),
+        any(t.part in ("vision", "audio") for t in a.tensors),
+    )
+
+
+def activation_bytes(
+    model: Model, profile: Profile, device: Device | None, *, tokens: int, sequences: int, tp: int, samples: bool, marlin: bool = True
+) -> tuple[int, str]:
+    """Peak of the profile run, and why: the sampler on all sequences, or the feed-forward on a whole batch.
+
+    The experts' workspace stays allocated and adds to either; the Triton experts of MXFP4 have none (`marlin` False).
+    `samples`: whether this pipeline stage is the last. Logits are gathered, so tensor parallelism does not shrink them.
+    """
+    z, a = _sizes(model), model.architecture
+    per_logit = profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes
+    residual = 2 * tokens * z.hidden
+    sampler = sequences * z.vocab * per_logit + 2 * residual if samples else 0
+    if samples and profile.top_k_buffer:
+        sampler += 4 * z.vocab * _multiprocessors(device)
+    feed_forward = 6 * tokens * z.dense // tp + 4 * residual
+    workspace = 2 * tokens * a.experts_per_token * (max(2 * z.expert // tp, z.hidden) + z.expert // tp) if z.expert and marlin else 0
+    tower = _TOWER_BYTES * tokens // 8192 if z.towers else 0
+    if sampler >= feed_forward:
+        why = f"sampler: {sequences:,} sequences × {z.vocab:,} logits × {per_logit} B"
+    else:
+        why = f"feed-forward of a batch of {tokens:,} tokens × 3 × {z.dense // tp:,} × 2 B"
+    if workspace:
+        why += f"; {workspace / MIB:,.0f} MiB experts' workspace"
+    return max(sampler, feed_forward) + workspace + tower, why
+
+
+def _multiprocessors(device: Device | None) -> int:
+    row = _table()["multiprocessors"][0]
+    name = device.name.lower() if device else ""
+    return int(next((count for part, count in row["names"].items() if part.lower() in name), row["usual"]))
+
+
+def _linked(device: Device | None) -> bool:
+    """Whether NCCL and the fused all-reduce find NVLink: data-centre cards from Hopper on."""
+    return capability(device) in (9, 10)
+
+
+def capability(device: Device | None) -> int:
+    """The major number of the compute capability; 9 where it is not known."""
+    text = (device.compute_capability or (device.spec.compute_capability if device.spec else None)) if device else None
+    return int(text.split(".")[0]) if text and text.split(".")[0].isdigit() else 9 if device is None else 8
+
+
+def non_torch_bytes(model: Model, profile: Profile, device: Device | None, tp: int) -> int:
+    """What the driver, NCCL and the all-reduce's workspaces take between start and the end of the profile (logged)."""
+    row = profile.non_torch_mib if _linked(device) else profile.non_torch_plain_mib
+    extra: int = sum(e["non_torch_mib"] for e in _table()["extra"] if e["family"] == model.architecture.family)
+    return (row[0 if tp == 1 else 1 if tp == 2 else 2] + extra) * MIB
+
+
+def context_bytes(device: Device | None, ranks: int) -> int:
+    """What the process holds before vLLM takes its measure: outside the budget (logged)."""
+    return _CONTEXT[(0 if _linked(device) else 2) + (ranks > 1)]
+
+
+def graph_bytes(model: Model, device: Device | None, *, sequences: int, layers: int, tokens: int, eager: bool) -> int:
+    """CUDA graphs of one stage's layers: by the batch sizes captured, up to twice the sequences or 512."""
+    if eager:
+        return 0
+    largest = min(2 * sequences, 512, tokens)
+    share = sum(size <= largest for size in CAPTURE_SIZES) / len(CAPTURE_SIZES)
+    per_layer = _GRAPH_BYTES[0 if _linked(device) else 1] * (_GRAPH_EXPERTS if model.architecture.experts else 1)
+    return int(layers * per_layer * share)
