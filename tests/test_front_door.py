@@ -34,12 +34,6 @@ def test_the_drivers_binding_is_not_imported_where_there_is_no_driver() -> None:
     assert done.stdout.split()[0] == "False"
 
 
-def test_a_submodule_does_not_take_its_functions_place() -> None:
-    code = "import vram_plan as v; v.max_context('llama3-8b', gpus='8GB'); v.Section; print(callable(v.plan), callable(v.explain))"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "True True"
-
-
 def test_no_module_hides_a_public_name() -> None:
     """A submodule becomes an attribute of its package when it is imported, in place of a function of that name."""
     import pkgutil

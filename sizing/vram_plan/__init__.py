@@ -9,9 +9,7 @@ Sizes are bytes (int), rates SI floats, times seconds. A name is imported when i
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -36,8 +34,8 @@ if TYPE_CHECKING:
     from .models.catalog import list_models
     from .models.loading import load
     from .models.model import Model
-    from .results import Plan, Term
     from .planner import max_context, max_sequences, plan
+    from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
 
 __version__ = "0.1.0"
@@ -109,14 +107,3 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
-
-
-class _FrontDoor(ModuleType):
-    """Importing a submodule binds its name here: `plan` and `explain` stay the functions, whoever was imported first."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if not (name in _HOME_OF and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _FrontDoor

@@ -13,6 +13,7 @@ from .hardware import Detection, Device, resolve
 from .inverse import largest
 from .models.loading import load
 from .models.model import Model
+from .request import make_work
 from .results import (
     DevicePlan,
     Fit,
@@ -25,7 +26,6 @@ from .results import (
     RequestSummary,
     Verdict,
 )  # fmt: skip
-from .request import make_work
 from .suggest import suggestions
 
 __all__ = ["max_context", "max_sequences", "plan"]
@@ -85,8 +85,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
     found = engine_module(work.engine).allocate(model, work, devices)
     placed = _place(found, devices)
     fit = _fit(model, work, devices, found, placed)
-    return Plan.model_construct(
-        schema_="vram-plan/1",
+    return Plan(
         model=summary(model),
         request=_request_summary(work),
         need=Need(weights_of(model, work.format).total, kv_bytes(model, work), model.state_bytes * work.sequences),
@@ -142,11 +141,15 @@ def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int
 def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
     found = engine_module(work.engine).allocate(model, work, devices)
-    if found.headroom is not None:
-        room = min(found.headroom)
-    else:
-        room = min(_free(device) - sum(term.bytes for term in terms) for device, terms in zip(devices, found.devices, strict=True))
+    room = min(rooms_of(found, devices))
     return min(room, -1) if found.refusal else room
+
+
+def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:
+    """Bytes left free of each device: the engine's own figures where it has them."""
+    if found.headroom is not None:
+        return tuple(found.headroom)
+    return tuple(_free(device) - sum(t.bytes for t in terms) for device, terms in zip(devices, found.devices, strict=True))
 
 
 def _with(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
@@ -193,11 +196,7 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown", headroom))
     rooms = [device.headroom or 0 for device in placed]
     room = min(rooms)
-    verdict: Verdict = "fits"
-    if room < 0 or found.refusal:
-        verdict = "does_not_fit"
-    elif room < TIGHT_SHARE * devices[rooms.index(room)].usable:
-        verdict = "tight"
+    verdict = verdict_of(rooms, devices, found)
     return Fit(
         verdict,
         room,
@@ -206,6 +205,14 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         most_sequences(model, work, devices),
         () if verdict == "fits" else suggestions(model, work, devices, verdict, headroom),
     )
+
+
+def verdict_of(rooms: Sequence[int], devices: Sequence[Device], found: Allocation) -> Verdict:
+    """The verdict on devices with this many bytes left over each."""
+    room = min(rooms)
+    if room < 0 or found.refusal:
+        return "does_not_fit"
+    return "tight" if room < TIGHT_SHARE * devices[rooms.index(room)].usable else "fits"
 
 
 def _memory(placed: tuple[DevicePlan, ...]) -> Memory:
