@@ -47,6 +47,7 @@ class Profile:
     gpu_memory_utilization: float
     logit_bytes: int
     logit_bytes_moe: int
+    logit_bytes_plain: int
     top_k_buffer: bool
     graphs_in_budget: bool
     whole_prompts: bool
@@ -135,7 +136,8 @@ def activation_bytes(
     `samples`: whether this pipeline stage is the last. Logits are gathered, so tensor parallelism does not shrink them.
     """
     z, a = _sizes(model), model.architecture
-    per_logit = profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes
+    newer = capability(device) >= 9
+    per_logit = (profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes) if newer else profile.logit_bytes_plain
     residual = 2 * tokens * z.hidden
     sampler = sequences * z.vocab * per_logit + 2 * residual if samples else 0
     if samples and profile.top_k_buffer:
