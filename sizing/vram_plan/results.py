@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Literal
 
 from .models.architecture import Basis
 from .models.model import Parameters
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 __all__ = [
     "DevicePlan", "EstimatedRate", "Fit", "Group", "HostPlan", "LaunchCommand", "Memory", "ModelSummary", "Need", "Note", "Plan",
@@ -167,13 +169,14 @@ class RequestSummary:
     options: Mapping[str, Any]
 
 
-class Plan(BaseModel):
-    """A model, a context, a format and a machine: every byte with its reason, and the verdict."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """A model, a context, a format and a machine: every byte with its reason, and the verdict.
 
-    # The schema is built when a plan is first dumped or parsed: planning itself needs none.
-    model_config = ConfigDict(frozen=True, arbitrary_types_allowed=True, defer_build=True)
+    The `model_…` methods are named and behave as pydantic's, which does their work when it is first asked for.
+    """
 
-    schema_: Literal["vram-plan/1"] = Field("vram-plan/1", alias="schema", serialization_alias="schema")
+    schema: Literal["vram-plan/1"] = "vram-plan/1"
     model: ModelSummary
     request: RequestSummary
     need: Need
@@ -182,14 +185,33 @@ class Plan(BaseModel):
     host: HostPlan
     memory: Memory
     fit: Fit
-    engine: dict[str, Any]
+    engine: Mapping[str, Any]
     speed: SpeedEstimate | None
     launch: tuple[LaunchCommand, ...]
     notes: tuple[Note, ...]
 
-    def model_dump(self, **options: Any) -> dict[str, Any]:
-        """As pydantic's, by the names the contract gives (`schema`)."""
-        return super().model_dump(**{"by_alias": True, **options})
+    def model_dump(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """The plan as plain values; with `mode="json"` exactly what its JSON holds."""
+        dumped: dict[str, Any] = _adapter().dump_python(self, mode=mode)
+        return dumped
 
-    def model_dump_json(self, **options: Any) -> str:
-        return super().model_dump_json(**{"by_alias": True, **options})
+    def model_dump_json(self, indent: int | None = None) -> str:
+        """The plan as JSON text."""
+        return str(_adapter().dump_json(self, indent=indent), "utf-8")
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Plan:
+        """The plan a JSON text holds. Raises pydantic's ValidationError where it holds none."""
+        return _adapter().validate_json(text)
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of `model_dump_json`."""
+        return _adapter().json_schema(mode="serialization")
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Plan]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Plan)
