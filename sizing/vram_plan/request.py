@@ -15,7 +15,7 @@ from .models.model import Model
 from .results import Note
 from .units import parse_tokens
 
-__all__ = ["DEFAULT_CONTEXT", "make_work"]
+__all__ = ["DEFAULT_CONTEXT", "make_work", "own_format"]
 
 DEFAULT_CONTEXT: Final = 8192
 _GGUF_ENGINES: Final = ("ollama", "llama.cpp")
@@ -97,6 +97,11 @@ def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> t
         return _own_format(own, engine)
     chosen = format_for_bits(bits, engine)
     return chosen, (Note("info", f"{bits} bits on {engine}: {chosen.name}, its usual format"),)
+
+
+def own_format(model: Model, engine: str) -> tuple[Format, tuple[Note, ...]]:
+    """The checkpoint's own format as the engine holds it, and what to say about it."""
+    return _own_format(_stored(model), engine)
 
 
 def width(format: Format) -> int:
