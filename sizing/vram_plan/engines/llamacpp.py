@@ -1,0 +1,287 @@
+"""llama.cpp: weights by layer, caches by cell, one compute buffer a GPU, and the driver's own share.
+
+Verified against llama.cpp 0c1e57098 (2026-10); differences of older builds are rows of `llamacpp_builds.toml`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from ..formats.storage import storage_bytes
+from ..hardware.device import Device
+from ..models.model import Model
+from ..results import Term
+from ..units import MIB, format_gib
+from .base import Allocation, Work
+from .llamacpp_cells import CELLS, Context, kv_groups, state_elements
+from .llamacpp_compute import compute_bytes
+from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed
+from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
+from .llamacpp_tape import padded
+
+__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "least_offload"]
+
+DEFAULT_KV: Final = "f16"
+#: A context holds no more sequences than this (src/llama-cparams.h, LLAMA_MAX_SEQ).
+MAX_SEQUENCES: Final = 256
+#: Copies of every input where GPUs work as a pipeline (ggml-backend.cpp, GGML_SCHED_MAX_COPIES).
+PIPELINE_COPIES: Final = 4
+#: Compute buffer of a vision tower at 1472 × 1472 pixels (llama.cpp's log of Qwen3.6-27B's projector).
+MMPROJ_COMPUTE: Final = 248 * MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One load of a model, settled: what was asked, the context it makes, and where the layers go."""
+
+    model: Model
+    work: Work
+    settings: Settings
+    context: Context
+    placement: Placement
+    weights: FileWeights
+
+
+def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
+    """What `llama-server -np SEQUENCES -c SEQUENCES × CONTEXT` takes. Pure; see `Engine.allocate`."""
+    return allocation(run_of(model, work, devices, settings_of(work, devices)), devices)
+
+
+def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Settings) -> Run:
+    weights = file_weights(model, work.format)
+    return Run(model, work, settings, context_of(work, settings), _placement(work, settings, devices, len(weights.layers)), weights)
+
+
+def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
+    """The terms of each device and of the host."""
+    count = max(len(devices), 1)
+    terms = tuple((*_device_terms(run, i), _runtime(devices[i] if devices else None)) for i in range(count))
+    return Allocation(terms, _host_terms(run), _figures(run), _notes(run), _refusal(run))
+
+
+def context_of(work: Work, settings: Settings) -> Context:
+    """The context of `sequences` times `context` tokens: a pool of that many cells, or a cache for each sequence."""
+    build = settings.build
+    parallel = min(work.sequences, MAX_SEQUENCES)
+    unified = settings.unified or parallel == 1
+    tokens = work.context * parallel if unified else work.context
+    length = padded(tokens, build.cells)
+    ubatch = min(settings.ubatch, length * (1 if unified else parallel))
+    every = settings.all_logits or build.outputs == "all"
+    cuda = settings.backend in ("cuda", "rocm")
+    return Context(
+        length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else parallel, settings.swa_full,
+        build.mask_cast, cuda, build.rotates,
+    )  # fmt: skip
+
+
+def _placement(work: Work, settings: Settings, devices: tuple[Device, ...], layers: int) -> Placement:
+    shares = settings.tensor_split or tuple(float(max(device.available, 1)) for device in devices) or (1.0,)
+    count = max(len(devices), 1)
+    shares = (*shares[:count], *(0.0 for _ in range(count - len(shares))))
+    gpu_layers = layers + 1 if settings.gpu_layers is None else settings.gpu_layers
+    if settings.backend == "cpu":
+        gpu_layers = 0
+    elif settings.gpu_layers is None and work.offload.endswith("layers"):
+        gpu_layers = max(layers + 1 - int(work.offload.split()[0]), 0)
+    return placed(layers, gpu_layers, shares, layers if work.offload == "experts" else 0)
+
+
+def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
+    layers, context, placement = run.placement.layers_on(device), run.context, run.placement
+    last = placement.output == device
+    basis = run.model.architecture.basis
+    terms = [Term("weights", _weights(run, layers, last), run.weights.basis, _weights_why(run, layers, last), "weights")]
+    kv = sum(group.bytes(context) for group in _kv(run, layers))
+    if kv:
+        terms.append(Term("kv_cache", kv, basis, _kv_why(run), "kv_cache"))
+    state = padded(4 * state_elements(run.model, layers) * context.parallel)
+    if state:
+        terms.append(Term("state", state, basis, _state_why(run), "state"))
+    if layers or last:
+        terms.append(Term("compute", _compute(run, layers, last), basis, _compute_why(run), "compute"))
+    if device == 0 and run.settings.mmproj:
+        terms += _mmproj(run.model)
+    return tuple(terms)
+
+
+def _weights(run: Run, layers: tuple[int, ...], last: bool) -> int:
+    w, kept = run.weights, run.placement.expert_layers
+    return sum(w.layers[i] + (w.experts[i] if i >= kept else 0) for i in layers) + (w.head if last else 0)
+
+
+def _kv(run: Run, layers: tuple[int, ...]) -> Any:
+    c = run.context
+    return kv_groups(run.model, layers, (c.kv_k, c.kv_v), c.flash, c.fp16_copies)
+
+
+def _compute(run: Run, layers: tuple[int, ...], last: bool) -> int:
+    """The graph's buffer, and room for the largest tensor of the host's that is copied in to be multiplied with."""
+    span = (layers[0], min(layers[-1] + 1, run.model.architecture.layers)) if layers else (0, 0)
+    copies = PIPELINE_COPIES if run.placement.pipelined else 1
+    return compute_bytes(run.model, run.context, span, last=last, copies=copies) + _visiting(run)
+
+
+def _visiting(run: Run) -> int:
+    """The largest weight that stays in host memory but is used on the GPU for batches of 32 tokens and more."""
+    if run.context.tokens < 32:
+        return 0
+    w, p = run.weights, run.placement
+    away = [w.largest[i] for i in p.layers_on(HOST)]
+    return max([*away, *w.largest_expert[: p.expert_layers], w.head if p.output == HOST else 0], default=0)
+
+
+def _runtime(device: Device | None) -> Term:
+    vendor = device.vendor if device else ""
+    capability = (device.compute_capability or (device.spec.compute_capability if device.spec else None) or "") if device else ""
+    size, basis, source = runtime_of(vendor, capability, device.total if device else 0)
+    return Term("runtime", size, basis, f"driver context, BLAS and kernels; {source}", "runtime")
+
+
+@lru_cache(maxsize=256)
+def _mmproj(model: Model) -> tuple[Term, ...]:
+    size = sum(
+        storage_bytes("F32" if len(t.shape) < 2 else "F16", t.shape)
+        for t in model.architecture.tensors
+        if t.part in ("vision", "audio", "projector")
+    )
+    if not size:
+        return ()
+    return (
+        Term("mmproj", size, "formula", "vision or audio tower and projector, a file of their own in 16 bits", "weights"),
+        Term("mmproj_compute", MMPROJ_COMPUTE, "fallback", "activations of the tower, as logged for Qwen3.6-27B at 1472²", "compute"),
+    )
+
+
+def _host_terms(run: Run) -> tuple[Term, ...]:
+    away, c, a = run.placement.layers_on(HOST), run.context, run.model.architecture
+    w, kept = run.weights, run.placement.expert_layers
+    weights = w.inputs + _weights(run, away, run.placement.output == HOST and not w.tied)
+    weights += sum(w.experts[i] for i in range(kept) if i not in away or i < kept)
+    terms = [Term("weights", weights, w.basis, _host_why(run), "weights")]
+    kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.parallel
+    if kv:
+        terms.append(Term("kv_cache", kv, a.basis, f"cache of {len(away)} layers left in host memory", "kv_cache"))
+    windows = {layer.window for layer in run.model.cache_layers if layer.kv_heads}
+    masks = sum(c.ring(window) for window in windows) * (2 if c.flash else 4)
+    compute = c.tokens * (8 * a.hidden_size + masks)
+    terms.append(Term("compute", compute, a.basis, f"embeddings and masks of {c.tokens} tokens, copied to the GPU each batch", "compute"))
+    terms.append(Term("output", 4 * a.vocab_size * c.parallel, a.basis, "logits handed back, one row a sequence", "compute"))
+    return tuple(terms)
+
+
+def _figures(run: Run) -> Mapping[str, Any]:
+    c, p = run.context, run.placement
+    return {
+        "n_ctx": c.cells,
+        "n_ubatch": c.ubatch,
+        "n_batch": min(run.settings.batch, c.cells),
+        "n_parallel": c.parallel,
+        "kv_unified": (c.unified and c.parallel > 1) or run.settings.unified,
+        "flash_attn": c.flash,
+        "n_gpu_layers": sum(home != HOST for home in p.homes) + (p.output != HOST),
+        "n_layers": len(p.homes) + 1,
+        "n_cpu_moe": p.expert_layers,
+        "layers_per_device": [len(p.layers_on(i)) for i in range(p.devices)],
+        "file_bytes": run.weights.file,
+        "backend": run.settings.backend,
+        "build": run.settings.build.date,
+    }
+
+
+def _notes(run: Run) -> tuple[str, ...]:
+    notes = []
+    c = run.context
+    if c.parallel > 1:
+        how = "one pool all sequences share" if c.unified else f"{c.length:,} cells for each"
+        notes.append(f"{c.parallel} sequences: -c {c.cells} -np {c.parallel}, {how}")
+    towers = run.model.parameters.vision + run.model.parameters.audio
+    if towers and not run.settings.mmproj:
+        size = sum(term.bytes for term in _mmproj(run.model))
+        notes.append(f"text only: for images or audio add the mmproj file, about {format_gib(size)} on the first GPU (--set mmproj=true)")
+    return tuple(notes)
+
+
+def _refusal(run: Run) -> str | None:
+    if run.work.sequences > MAX_SEQUENCES:
+        return f"llama.cpp runs at most {MAX_SEQUENCES} sequences at once, not {run.work.sequences:,}"
+    return None
+
+
+def _weights_why(run: Run, layers: tuple[int, ...], last: bool) -> str:
+    w, p = run.weights, run.placement
+    text = f"{len(layers)} of {len(w.layers)} layers of the {run.work.format.name} file"
+    if last:
+        text += ", the embedding a second time as the output matrix" if w.tied else " and the output matrix"
+    if p.expert_layers:
+        text += f", experts of {p.expert_layers} layers left in host memory"
+    return text if w.tied else f"{text}; the embedding ({format_gib(w.inputs)}) stays in host memory"
+
+
+def _kv_why(run: Run) -> str:
+    c = run.context
+    kinds = "/".join(dict.fromkeys((c.kv_k, c.kv_v)))
+    text = f"{c.length:,} cells (context in steps of {CELLS})"
+    text += f" × {c.streams} caches" if c.streams > 1 else f" shared by {c.parallel} sequences" if c.parallel > 1 else ""
+    rings = sorted({(layer.window, c.ring(layer.window)) for layer in run.model.cache_layers if layer.window and layer.kv_heads})
+    for window, cells in rings:
+        text += f"; {cells:,} where a layer sees {window:,} (and a batch of {c.ubatch})"
+    if any(layer.latent_rank for layer in run.model.cache_layers):
+        text += "; the latent only, no V"
+    return f"{text}, in {kinds}"
+
+
+def _state_why(run: Run) -> str:
+    layers, n = len({layer.layer for layer in run.model.cache_layers if layer.state_elements or layer.conv_elements}), run.context.parallel
+    return f"fp32 states of {layers} recurrent layers × {n} sequence{'s' if n > 1 else ''}, whatever the context"
+
+
+def _compute_why(run: Run) -> str:
+    c = run.context
+    rows = "every token" if c.outputs >= c.tokens > c.parallel else f"{c.outputs} token{'s' if c.outputs > 1 else ''}"
+    text = f"one batch of {c.tokens} tokens through the widest layer, its mask over {c.length:,} cells, logits of {rows}"
+    if run.placement.pipelined:
+        text += f", inputs {PIPELINE_COPIES} times for the pipeline"
+    visiting = _visiting(run)
+    return f"{text}; {format_gib(visiting)} for weights copied in from host memory" if visiting else text
+
+
+def _host_why(run: Run) -> str:
+    away = len(run.placement.layers_on(HOST))
+    text = "embedding table, looked up on the CPU"
+    return f"{text}, and {away} layers" if away else f"{text}, and experts" if run.placement.expert_layers else text
+
+
+def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The fewest layers that must leave the GPUs for the rest to fit: of a mixture of experts, layers whose experts
+    go (`--n-cpu-moe`), else whole layers. 0 when all fits, None when even all of them are not enough."""
+    return least_offload_of(run_of(model, work, devices, settings_of(work, devices)), devices)
+
+
+def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
+    """`least_offload` of a run already settled."""
+    total = len(run.weights.layers)
+    for moved in range(total + 2):
+        if _fits(_moved(run, moved), devices):
+            return moved
+        if moved > total:
+            break
+    return None
+
+
+def _moved(run: Run, count: int) -> Run:
+    p, experts = run.placement, any(run.weights.experts)
+    homes = p.homes if experts else (*(HOST for _ in range(min(count, len(p.homes)))), *p.homes[count:])
+    output = HOST if count > len(p.homes) and not experts else p.output
+    moved = Placement(homes, output, count if experts else 0, p.devices)
+    return Run(run.model, run.work, run.settings, run.context, moved, run.weights)
+
+
+def _fits(run: Run, devices: tuple[Device, ...]) -> bool:
+    found = allocation(run, devices)
+    return all(
+        sum(term.bytes for term in terms) <= device.available for device, terms in zip(devices, found.devices, strict=True)
+    )

@@ -1,0 +1,45 @@
+"""The compute buffer of one device: the graph laid out as ggml would, at lengths that are powers of two.
+
+Between two of them the buffer grows as on a line (the mask and the copies of a cache are all that grows), so that it
+never shrinks with the context although the allocator's holes come and go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+from ..models.model import Model
+from .llamacpp_cells import CELLS, Context
+from .llamacpp_graph import Recorder, layers_of, shortened
+from .llamacpp_tape import Tape
+
+__all__ = ["compute_bytes"]
+
+
+def compute_bytes(model: Model, context: Context, layers: tuple[int, int], *, last: bool, copies: int = 1) -> int:
+    """Bytes of the buffer for layers `layers[0]` to `layers[1]` (excluded) of a model; with `last` the logits as well.
+
+    `copies` is 4 where llama.cpp runs several GPUs as a pipeline. Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
+    """
+    context = replace(context, parallel=1 << (context.parallel - 1).bit_length())
+    low = max(1 << (context.length.bit_length() - 1), CELLS)
+    floor = _peak(model, replace(context, length=low), layers, last, copies)
+    if low == context.length:
+        return floor
+    ceiling = max(floor, _peak(model, replace(context, length=2 * low), layers, last, copies))
+    return floor + (ceiling - floor) * (context.length - low) // low
+
+
+@lru_cache(maxsize=8192)
+def _peak(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
+    here = _exact(model, context, layers, last, copies)
+    return here if context.length <= CELLS else max(here, _exact(model, replace(context, length=context.length // 2), layers, last, copies))
+
+
+@lru_cache(maxsize=8192)
+def _exact(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
+    tape = Tape()
+    chosen = shortened(layers_of(model.architecture)[layers[0] : layers[1]])
+    Recorder(model.architecture, context, tape, copies).whole(chosen, last=last)
+    return tape.peak()

@@ -1,0 +1,406 @@
+"""The graph llama.cpp computes for one batch, recorded layer by layer with the sizes of its nodes.
+
+Which operations a layer has is read off its weights and cache, as they are what llama.cpp's model code branches on.
+Nodes a buffer of this size would not feel (a few bytes a token) are left out. Source: llama.cpp 0c1e57098,
+src/llama-graph.cpp (`build_attn`, `build_attn_mha`, `build_ffn`, `build_moe_ffn`), src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from typing import Final
+
+from ..models.architecture import Architecture, CacheLayer
+from .llamacpp_cells import Context
+from .llamacpp_tape import Tape, padded
+
+#: Families without rotary embeddings in attention: their queries and keys are cached as projected.
+_NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
+
+#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it
+#: (src/models/*.cpp, `embeddings_nextn_masked`).
+_ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
+_ROWS_AFTER_NORM: Final = frozenset({
+    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
+    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
+})  # fmt: skip
+
+__all__ = ["Layer", "Recorder", "layers_of", "shortened"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the graph sees it: role → shape of its weights, and what it caches."""
+
+    weights: tuple[tuple[str, tuple[int, ...]], ...]
+    cache: CacheLayer | None
+    state: CacheLayer | None
+    experts_per_token: int = 0
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return dict(self.weights)
+
+    def rows(self, *roles: str) -> int:
+        """Output width of the first of these weights the layer has; 0 if none."""
+        return next((self.shapes[role][-2] for role in roles if len(self.shapes.get(role, ())) > 1), 0)
+
+    @property
+    def kernel(self) -> int:
+        """Width of the layer's causal convolution."""
+        return max((shape[-1] for role, shape in self.weights if "conv" in role and len(shape) > 1), default=1)
+
+    @property
+    def channels(self) -> int:
+        return sum(shape[0] for role, shape in self.weights if "conv" in role and len(shape) > 1)
+
+    def columns(self, *roles: str) -> int:
+        return next((self.shapes[role][-1] for role in roles if role in self.shapes), 0)
+
+
+@lru_cache(maxsize=256)
+def layers_of(a: Architecture) -> tuple[Layer, ...]:
+    """The text model's layers, each a value equal to that of any other layer of the same shapes."""
+    weights: dict[int, dict[str, tuple[int, ...]]] = {i: {} for i in range(a.layers)}
+    for tensor in a.tensors:
+        if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
+            weights[tensor.layer][tensor.role] = tensor.shape
+    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in a.cache_layers if layer.kv_heads and layer.kind != "cross"}
+    for layer in a.cache_layers:
+        if layer.kind == "shared" and layer.source in caches:
+            caches[layer.layer] = replace(caches[layer.source], kind="shared")
+    states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
+    return tuple(Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token) for i in range(a.layers))
+
+
+def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """The fewest layers with the same peak: the first of every kind after every other kind, and the last."""
+    kept: list[Layer] = []
+    seen: set[tuple[Layer | None, Layer]] = set()
+    before: Layer | None = None
+    for layer in layers[:-1]:
+        if (before, layer) not in seen:
+            seen.add((before, layer))
+            kept.append(layer)
+        before = layer
+    return (*kept, *layers[-1:])
+
+
+def rotation(width: int, kind: str) -> int:
+    """Rows of the matrix K or V of this head width is turned by before it is quantised (`build_input_k_rot`); 0 if none."""
+    if kind in ("f32", "f16", "bf16") or not width or width % 64:
+        return 0
+    return width & -width
+
+
+class Recorder:
+    """Records the nodes of a batch of `context.tokens` tokens on a tape. Node sizes are in bytes, widths in elements."""
+
+    def __init__(self, a: Architecture, context: Context, tape: Tape, copies: int = 1) -> None:
+        self.a, self.context, self.tape = a, context, tape
+        self.tokens, self.copies = context.tokens, copies
+        self.windowed = any(layer.window for layer in a.cache_layers)
+        self.turned = a.family not in _NO_ROTARY
+        self.masks: dict[int, int] = {}
+        self.places: dict[int, tuple[int, ...]] = {}
+        self.rotations: dict[tuple[int, int], int] = {}
+        self.cast: dict[int, int] = {}
+        self.slots: tuple[int, ...] = ()
+        self.positions = -1
+        self.following: tuple[Layer, ...] = ()
+        self.routed = False
+        self.gathered = 0
+
+    def fp32(self, width: int, *reads: int, over: tuple[int, ...] = ()) -> int:
+        """A node of `width` fp32 elements for each token."""
+        return self.tape.add(4 * width * self.tokens, *reads, over=over)
+
+    def mixed(self, layer: Layer, x: int) -> int:
+        """What a layer's token mixer makes of its normed input."""
+        cache = layer.cache
+        if cache is None:
+            return self.recurrent(layer, x)
+        found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
+        return self.add(self.recurrent(layer, x), found) if layer.state is not None else found
+
+    def add(self, a: int, b: int, width: int = 0) -> int:
+        return self.fp32(width or self.a.hidden_size, a, b, over=(a, b))
+
+    def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
+        """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
+        in_place = layer is None or f"{role}.bias" not in layer.shapes
+        return self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
+
+    def inputs(self, layers: tuple[Layer, ...]) -> int:
+        """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
+        c, embedded = self.context, self.given(4 * self.a.hidden_size * self.tokens)
+        for layer in layers:
+            cache = layer.cache
+            if layer.state is not None and not self.slots:
+                self.slots = self.given(4 * c.parallel), self.given(0)
+            if cache is not None and cache.window not in self.masks:
+                self.positions = self.given(4 * self.tokens) if self.positions < 0 else self.positions
+                for size in (self.turn_of(cache.k_dim, c.kv_k), self.turn_of(cache.v_dim and 64, c.kv_v)):
+                    if size and (cache.window, size) not in self.rotations:
+                        self.rotations[cache.window, size] = self.given(4 * size * size)
+                v_places = 8 * self.tokens * (1 if c.flash else cache.kv_heads * cache.v_dim)
+                self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places) if size)
+                element = 4 if c.mask_cast or not c.flash else 2
+                self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
+        self.chosen = self.given(4 * c.outputs)
+        return embedded
+
+    def given(self, size: int) -> int:
+        """An input; of those of a pipeline's batches in flight, each copy stays."""
+        nodes = [self.tape.add(size) for _ in range(self.copies)]
+        for node in nodes if self.copies > 1 else ():
+            self.tape.keep(node)
+        return nodes[0]
+
+    def mask(self, layer: CacheLayer) -> int:
+        """The mask of layers with this window, a row a token: fp16 with flash attention (older builds cast it), else fp32."""
+        if self.context.mask_cast and self.context.flash and layer.window not in self.cast:
+            size = 2 * self.tokens * self.context.ring(layer.window)
+            self.masks[layer.window] = self.cast[layer.window] = self.tape.add(size, self.masks[layer.window])
+        return self.masks[layer.window]
+
+    def turn_of(self, width: int, kind: str) -> int:
+        return rotation(width, kind) if self.context.rotates else 0
+
+    def rotated(self, width: int, x: int, window: int, size: int) -> int:
+        """Queries, K and V are turned by a Hadamard matrix before they meet a quantised cache."""
+        return self.fp32(width, self.rotations[window, size], x) if (window, size) in self.rotations else x
+
+    def cached(self, cache: CacheLayer, *kept: int) -> None:
+        """Copies into the cache."""
+        for node, place in zip(kept, self.places[cache.window], strict=False):
+            self.tape.read(node, place, self.positions)
+
+    def attention(self, layer: Layer, cache: CacheLayer, x: int) -> int:
+        heads, out = cache.heads or self.a.heads, layer.columns("attn_output") or self.a.hidden_size
+        q_width = heads * cache.k_dim
+        made, fused = layer.rows("attn_q", "attn_qkv") or q_width, "attn_qkv" in layer.shapes
+        q = self.fp32(made, x)
+        k_turn, v_turn = self.turn_of(cache.k_dim, self.context.kv_k), self.turn_of(cache.v_dim and 64, self.context.kv_v)
+        gated, turned = not fused and made >= 2 * q_width, self.turned or "attn_q_norm" in layer.shapes
+        whole, q = q, (self.fp32(q_width, q) if turned or gated else q)
+        q = self.rotated(q_width, q, cache.window, k_turn)
+        if cache.kind != "shared":
+            k, v = self.keys_and_values(layer, cache, whole if fused else x, turned)
+            self.cached(cache, k, v)
+        mixed = self.rotated(heads * cache.v_dim, self.attend(q, cache, heads, cache.k_dim, cache.v_dim), cache.window, v_turn)
+        if gated or "attn_gate" in layer.shapes:
+            gate = self.fp32(out, whole if gated else x)
+            mixed = self.fp32(out, mixed, gate, over=(gate,))
+        return self.fp32(self.a.hidden_size, mixed)
+
+    def keys_and_values(self, layer: Layer, cache: CacheLayer, x: int, turned: bool) -> tuple[int, int]:
+        """K and V as they are cached, from the layer's input or a fused projection; with windows K is made first."""
+        widths = {"k": cache.kv_heads * cache.k_dim, "v": cache.kv_heads * cache.v_dim}
+        sizes = {"k": self.turn_of(cache.k_dim, self.context.kv_k), "v": self.turn_of(cache.v_dim and 64, self.context.kv_v)}
+        made: dict[str, int] = {}
+        for name in ("k", "v") if self.windowed else ("v", "k"):
+            node = x if "attn_qkv" in layer.shapes else self.fp32(widths[name], x)
+            if name == "k" and turned:
+                node = self.fp32(widths[name], node)
+            made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
+        return made["k"], made["v"]
+
+    def attend(self, q: int, cache: CacheLayer, heads: int, k_dim: int, v_dim: int) -> int:
+        """Scores and their sum over V. CUDA's flash attention keeps an fp16 copy of K and V of any other type behind
+        its result (ggml-cuda/fattn.cu, `ggml_cuda_flash_attn_ext_get_alloc_size`)."""
+        c, result = self.context, 4 * self.tokens * heads * v_dim
+        cells = c.ring(cache.window)
+        if c.flash:
+            k_copy, v_copy = (2 * cells * c.streams * cache.kv_heads * width for width in (k_dim, 0 if cache.latent_rank else v_dim))
+            for size, kind in ((k_copy, c.kv_k), (v_copy, c.kv_v)):
+                result = padded(result) + size if kind != "f16" and c.fp16_copies else result
+            return self.tape.add(result, q, self.mask(cache))
+        scores = self.tape.add(4 * self.tokens * heads * cells, q, self.mask(cache))
+        values = self.tape.add(result, scores)
+        return self.tape.add(result, values)
+
+    def latent(self, layer: Layer, cache: CacheLayer, x: int) -> int:
+        """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""
+        heads, rank, rope = cache.heads or self.a.heads, cache.latent_rank, cache.k_dim - cache.latent_rank
+        q = x
+        if "attn_q_a" in layer.shapes:
+            q = self.fp32(layer.rows("attn_q_a"), x)
+        q = self.fp32(layer.rows("attn_q_b", "attn_q"), q)
+        absorbed = self.fp32(heads * rank, q)
+        turned = self.fp32(heads * rope, q)
+        q = self.fp32(heads * cache.k_dim, absorbed, turned)
+        both = self.fp32(cache.k_dim, x)
+        latent, k_rope = self.fp32(rank, both), self.fp32(rope, both)
+        turn = self.turn_of(cache.k_dim, self.context.kv_k)
+        q = self.rotated(heads * cache.k_dim, q, cache.window, turn)
+        self.cached(cache, self.rotated(cache.k_dim, self.fp32(cache.k_dim, latent, k_rope), cache.window, turn))
+        mixed = self.attend(q, cache, heads, cache.k_dim, rank)
+        out = layer.columns("attn_output")
+        return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
+
+    def recurrent(self, layer: Layer, x: int) -> int:
+        if layer.state is None:
+            return x
+        if "shortconv.conv" in layer.shapes:
+            return self.short_convolution(layer, x)
+        if "attn_qkv" in layer.shapes:
+            return self.delta_net(layer, x)
+        return self.mamba(layer, x)
+
+    def convolved(self, layer: Layer, width: int, x: int) -> int:
+        """A causal convolution: the last inputs of every sequence before the batch, all of it laid out channel first."""
+        before = self.gathered or self.gather(layer)
+        self.gathered = 0
+        joined = self.tape.add(4 * width * ((layer.kernel - 1) * self.context.parallel + self.tokens), before, x)
+        return self.fp32(width, joined)
+
+    def gather(self, layer: Layer) -> int:
+        """The inputs a convolution kept of every sequence, and the states of slots no sequence is in: none."""
+        before = self.tape.add(4 * (layer.kernel - 1) * layer.channels * self.context.parallel, self.slots[0])
+        self.tape.read(self.tape.add(0, self.slots[1]))
+        return before
+
+    def look_ahead(self) -> None:
+        """The next layer's kept inputs are gathered as soon as nothing else was asked to be computed first."""
+        for layer in self.following:
+            if layer.cache is None and layer.state is not None and not self.gathered:
+                self.gathered = self.gather(layer)
+            if layer.cache is not None or layer.state is not None or "ffn_down_exps" in layer.shapes:
+                return
+
+    def advanced(self, *reads: int) -> None:
+        """A new state is copied out; that of slots no sequence is in is nothing."""
+        self.tape.read(self.tape.add(0, self.slots[1]))
+        self.tape.read(*reads)
+        if not self.routed:
+            self.look_ahead()
+
+    def mamba(self, layer: Layer, x: int) -> int:
+        state = layer.state.state_elements if layer.state is not None else 0
+        inner, width = layer.columns("ssm_out"), layer.rows("ssm_conv1d")
+        both = self.fp32(layer.rows("ssm_in"), x)
+        conv = self.convolved(layer, width, both)
+        scan = 4 * (self.tokens * inner + state * self.context.parallel)
+        if "ssm_x" in layer.shapes:  # Mamba 1: B, C and the step come from the convolution's result
+            parameters = self.fp32(layer.rows("ssm_x"), conv)
+            step = self.fp32(inner, self.fp32(layer.columns("ssm_dt"), parameters))
+            y = self.tape.add(scan, conv, step, parameters, self.slots[0])
+            self.advanced(y)
+            y = self.fp32(inner, y, self.fp32(inner, conv), over=(y,))
+            return self.fp32(self.a.hidden_size, self.fp32(inner, self.fp32(inner, both), y))
+        y = self.tape.add(scan, conv, self.fp32(max(layer.shapes["ssm_a"]), both), self.slots[0])
+        self.advanced(y)
+        gate = self.fp32(inner, both)
+        skipped = self.fp32(inner, conv)
+        y = self.fp32(inner, y, skipped, over=(skipped,))
+        y = self.fp32(inner, gate, y)
+        return self.fp32(self.a.hidden_size, self.fp32(inner, y) if "ssm_norm" in layer.shapes else y)
+
+    def delta_net(self, layer: Layer, x: int) -> int:
+        """A gated delta net, its heads' queries and keys repeated to the number of value heads."""
+        state = layer.state.state_elements if layer.state is not None else 0
+        inner, width = layer.columns("ssm_out"), layer.rows("attn_qkv")
+        conv = self.convolved(layer, width, self.fp32(width, x))
+        held = self.tape.add(4 * state * self.context.parallel, self.slots[0])
+        self.tape.read(self.tape.add(0, self.slots[1]))
+        keys = (width - inner) // 2
+        q, k = self.fp32(keys, conv), self.fp32(keys, conv)
+        if "ssm_ba" in layer.shapes:
+            q, k = self.fp32(inner, q), self.fp32(inner, k)
+        y = self.tape.add(4 * (self.tokens * inner + state * self.context.parallel), q, k, conv, held)
+        self.tape.read(y)
+        if not self.routed:
+            self.look_ahead()
+        y = self.fp32(inner, y)
+        gate = self.fp32(inner, x)
+        y = self.fp32(inner, y, self.fp32(inner, gate), over=(y,))
+        return self.fp32(self.a.hidden_size, y)
+
+    def short_convolution(self, layer: Layer, x: int) -> int:
+        """LFM2: three projections; the first two multiplied are convolved, and gated by the third."""
+        width = self.a.hidden_size
+        three = self.fp32(3 * width, x)
+        conv = self.convolved(layer, width, self.fp32(width, three))
+        y = self.fp32(width, three, conv, over=(conv,))
+        return self.fp32(width, y)
+
+    def feed_forward(self, layer: Layer, x: int, tokens: int) -> int:
+        if "ffn_down_exps" in layer.shapes:
+            return self.experts(layer, x, tokens)
+        return self.dense(layer, x, tokens)
+
+    def dense(self, layer: Layer, x: int, tokens: int, suffix: str = "") -> int:
+        add, inner = self.tape.add, layer.columns(f"ffn_down{suffix}")
+        up = layer.rows(f"ffn_up{suffix}")
+        made = [add(4 * up * tokens, x)]
+        if f"ffn_gate{suffix}" in layer.shapes:
+            made.append(add(4 * inner * tokens, x))
+        gated = len(made) > 1 or up > inner
+        acted = add(4 * inner * tokens, *made, over=() if gated else tuple(made))
+        return add(4 * self.a.hidden_size * tokens, acted)
+
+    def experts(self, layer: Layer, x: int, tokens: int) -> int:
+        """Routed experts, their results for each expert a token uses side by side, and shared ones."""
+        add, used = self.tape.add, layer.experts_per_token
+        number, inner = layer.shapes["ffn_down_exps"][0], layer.columns("ffn_down_exps")
+        latent = layer.rows("ffn_latent_down")
+        probabilities = add(4 * number * tokens, x)
+        chosen = add(4 * number * tokens, probabilities)
+        weights = add(4 * used * tokens, probabilities, chosen)
+        entered = add(4 * latent * tokens, x) if latent else x
+        width = latent or self.a.hidden_size
+        up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
+        made = [add(4 * used * up * tokens, entered, chosen)]
+        if "ffn_gate_exps" in layer.shapes:
+            made.append(add(4 * used * inner * tokens, entered, chosen))
+        gated = len(made) > 1 or up > inner
+        acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
+        down = add(4 * used * width * tokens, acted, chosen)
+        down = add(4 * used * width * tokens, down, weights, over=(down,))
+        result = add(4 * width * tokens, down)
+        if latent:
+            result = add(4 * self.a.hidden_size * tokens, result)
+        self.look_ahead()
+        if "ffn_down_shexp" in layer.shapes:
+            shared = self.dense(layer, x, tokens, "_shexp")
+            result = add(4 * self.a.hidden_size * tokens, result, shared, over=(result, shared))
+        return result
+
+    def whole(self, layers: tuple[Layer, ...], *, last: bool) -> None:
+        """All layers of one device; on the last device the logits too, of the rows asked for."""
+        a, add, hidden = self.a, self.tape.add, self.inputs(layers)
+        asked = min(self.context.outputs, self.tokens)
+        within = a.family not in _ROWS_BEFORE_NORM and a.family not in _ROWS_AFTER_NORM
+        for number, layer in enumerate(layers):
+            final = last and within and number == len(layers) - 1
+            self.following, self.routed = layers[number + 1 :], "ffn_down_exps" in layer.shapes
+            hidden = self.through(layer, hidden, asked if final else 0)
+        if last:
+            row = 4 * a.hidden_size
+            if a.family in _ROWS_BEFORE_NORM:
+                hidden = add(row * asked, hidden, self.chosen)
+            normed = add(row * (self.tokens if a.family in _ROWS_AFTER_NORM else asked), hidden, over=(hidden,))
+            if a.family in _ROWS_AFTER_NORM:
+                normed = add(row * asked, normed, self.chosen)
+            add(4 * a.vocab_size * asked, normed)
+
+    def through(self, layer: Layer, hidden: int, rows: int = 0) -> int:
+        """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
+        add, row = self.tape.add, 4 * self.a.hidden_size
+        tokens = rows or self.tokens
+        if layer.cache is not None or layer.state is not None:
+            mixed = self.mixed(layer, self.norm(layer, hidden))
+            if rows:
+                mixed, hidden = (add(row * rows, node, self.chosen) for node in (mixed, hidden))
+            hidden = add(row * tokens, mixed, hidden, over=(mixed, hidden))
+        elif rows:
+            hidden = add(row * rows, hidden, self.chosen)
+        row *= tokens
+        if "ffn_down" not in layer.shapes and "ffn_down_exps" not in layer.shapes:
+            return hidden
+        normed = add(row, hidden, over=(hidden,))
+        out = self.feed_forward(layer, normed, tokens)
+        return add(row, out, hidden, over=(out, hidden))

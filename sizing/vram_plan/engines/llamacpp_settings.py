@@ -1,0 +1,159 @@
+"""What llama.cpp was asked to do: its options, checked, and what differs between its builds and backends."""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, Final
+
+from vram_plan_data import ROOT
+
+from ..errors import UsageError
+from ..hardware.device import MIB, Device
+from ..models.architecture import Basis
+from .base import Work
+
+__all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
+
+OPTIONS: Final[Mapping[str, str]] = {
+    "ubatch": "tokens computed at once, 1 to 65536 (512)",
+    "batch": "tokens of one batch, 1 to 1048576 (2048)",
+    "kv_unified": "true: one pool of cells for all sequences; false: a cache for each (false)",
+    "flash_attn": "true or false (true)",
+    "logits": "last: logits of one token a sequence; all: of the whole batch (last)",
+    "swa_full": "true: sliding-window layers keep the whole context (false)",
+    "n_gpu_layers": "layers on the GPUs, counted from the back, the output being one of them; 0 to 100000 (all)",
+    "tensor_split": "shares of the layers each GPU gets, as 3,1 (by free memory)",
+    "backend": "cuda, rocm, vulkan, metal or cpu (by the GPU's vendor)",
+    "build": "llama.cpp of that month, as 2026-10 (the newest described)",
+    "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
+}
+_BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan"}
+_TRUE: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+
+
+@dataclass(frozen=True, slots=True)
+class Build:
+    date: str
+    mask_cast: bool
+    outputs: str
+    rotates: bool
+    cells: int
+    source: str
+
+
+@lru_cache(maxsize=1)
+def _builds() -> tuple[Build, ...]:
+    rows = tomllib.loads((ROOT / "llamacpp_builds.toml").read_text(encoding="utf-8"))["build"]
+    return tuple(sorted((Build(**row) for row in rows), key=lambda build: build.date))
+
+
+@lru_cache(maxsize=64)
+def build_of(month: str) -> Build:
+    """The rules of llama.cpp as of a month. Raises UsageError for what is no month."""
+    parts = month.strip().split("-")
+    if len(parts) < 2 or not all(part.isdigit() for part in parts) or len(parts[0]) != 4:
+        raise UsageError(f"build {month[:40]!r} is no month", "write it as 2026-10")
+    known = [build for build in _builds() if build.date <= f"{parts[0]}-{parts[1]:0>2}"]
+    return known[-1] if known else _builds()[0]
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """The options as values; `gpu_layers` is None for all of them."""
+
+    ubatch: int
+    batch: int
+    unified: bool
+    flash: bool
+    all_logits: bool
+    swa_full: bool
+    gpu_layers: int | None
+    tensor_split: tuple[float, ...]
+    backend: str
+    build: Build
+    mmproj: bool
+
+
+def settings_of(work: Work, devices: tuple[Device, ...], defaults: tuple[tuple[str, Any], ...] = ()) -> Settings:
+    """The work's options with llama.cpp's defaults, or those given. Raises UsageError for a value that cannot be meant."""
+    return _settings(work.options, defaults, devices[0].vendor if devices else "", work.kv_v)
+
+
+@lru_cache(maxsize=512)
+def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, Any], ...], vendor: str, kv_v: str) -> Settings:
+    given = {**dict(defaults), **dict(options)}
+    batch = _whole(given, "batch", 2048, 1 << 20)
+    flash = _flag(given, "flash_attn", True)
+    if not flash and kv_v not in ("f32", "f16", "bf16"):
+        raise UsageError(f"V in {kv_v} needs flash attention", "leave flash_attn on, or take kv_v f16")
+    return Settings(
+        ubatch=min(_whole(given, "ubatch", 512, 1 << 16), batch),
+        batch=batch,
+        unified=_flag(given, "kv_unified", False),
+        flash=flash,
+        all_logits=_choice(given, "logits", ("last", "all")) == "all",
+        swa_full=_flag(given, "swa_full", False),
+        gpu_layers=_whole(given, "n_gpu_layers", 0, 100_000, low=0) if given.get("n_gpu_layers") is not None else None,
+        tensor_split=_split(given.get("tensor_split")),
+        backend=_choice(given, "backend", (_BACKENDS.get(vendor, "cuda"), "cuda", "rocm", "vulkan", "metal", "cpu")),
+        build=build_of(str(given.get("build", "2026-10"))),
+        mmproj=_flag(given, "mmproj", False),
+    )
+
+
+def _whole(given: Mapping[str, Any], name: str, default: int, high: int, low: int = 1) -> int:
+    value = given.get(name, default)
+    text = str(value).strip()
+    number = int(text) if text.isdigit() and len(text) < 12 and not isinstance(value, bool) else -1
+    if not low <= number <= high:
+        raise UsageError(f"{name} is {str(value)[:40]!r}", f"a whole number from {low} to {high:,} belongs there")
+    return number
+
+
+def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
+    value = _TRUE.get(str(given.get(name, default)).strip().lower())
+    if value is None:
+        raise UsageError(f"{name} is {str(given[name])[:40]!r}", "true or false belongs there")
+    return value
+
+
+def _choice(given: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
+    value = str(given.get(name, known[0])).strip().lower()
+    if value not in known:
+        raise UsageError(f"{name} is {value[:40]!r}", f"one of {', '.join(dict.fromkeys(known))} belongs there")
+    return value
+
+
+def _split(value: Any) -> tuple[float, ...]:
+    if value is None:
+        return ()
+    parts = value if isinstance(value, (list, tuple)) else str(value).replace("/", ",").split(",")
+    try:
+        shares = tuple(float(part) for part in parts)
+    except (TypeError, ValueError):
+        shares = ()
+    if not 0 < len(shares) <= 128 or not all(0 <= share < 1e9 for share in shares) or not sum(shares):
+        raise UsageError(f"tensor_split is {str(value)[:40]!r}", "write a share for each GPU, as 3,1")
+    return shares
+
+
+@lru_cache(maxsize=1)
+def _runtimes() -> tuple[dict[str, str], ...]:
+    with (ROOT / "llamacpp_runtime.csv").open(encoding="utf-8", newline="") as file:
+        return tuple(csv.DictReader(file))
+
+
+@lru_cache(maxsize=256)
+def runtime_of(vendor: str, capability: str, total: int) -> tuple[int, Basis, str]:
+    """Bytes a GPU holds beyond what llama.cpp counts (context, BLAS, kernels), how that is known, and from what."""
+    for row in _runtimes():
+        near = capability == row["compute_capability"] or capability.split(".")[0] == row["compute_capability"]
+        small = not row["up_to_gib"] or total <= int(row["up_to_gib"]) << 30
+        if row["vendor"] in ("", vendor) and (not row["compute_capability"] or near) and small:
+            basis: Basis = "measured" if row["basis"] == "measured" else "fallback"
+            return int(row["mib"]) * MIB, basis, row["source"]
+    raise AssertionError("the last row holds for every GPU")
