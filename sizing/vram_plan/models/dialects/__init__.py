@@ -8,59 +8,14 @@ its language model with `read_text` and adds its towers.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any
 
 from ...errors import FormatError
 from ..architecture import Architecture
 from .config import Config
-from .registry import FAMILIES, Reader
+from .registry import reader_of
 
 __all__ = ["read_architecture"]
-
-_MODULES = (
-    "dense",
-    "irregular",
-    "seq2seq",
-    "encoders",
-    "encoders_modern",
-    "gemma",
-    "gpt",
-    "moe",
-    "deepseek",
-    "deepseek_v4",
-    "latent_more",
-    "moe_windowed",
-    "moe_special",
-    "moe_convolved",
-    "moe_seq2seq",
-    "recurrent",
-    "hybrid",
-    "nemotron_h",
-    "delta",
-    "linear_attention",
-    "ling",
-    "short_convolution",
-    "hybrid_streams",
-    "nested_text",
-    "vision_merged",
-    "multimodal",
-    "multimodal_merged",
-    "multimodal_audio",
-    "multimodal_bridged",
-    "multimodal_remote",
-    "multimodal_newer",
-)
-_loaded = False
-
-
-def _families() -> dict[str, Reader]:
-    global _loaded
-    if not _loaded:
-        for name in _MODULES:
-            import_module(f".{name}", __name__)
-        _loaded = True
-    return FAMILIES
 
 
 def read_architecture(raw: Mapping[str, Any], where: str = "config.json") -> Architecture:
@@ -72,7 +27,7 @@ def read_architecture(raw: Mapping[str, Any], where: str = "config.json") -> Arc
     if not isinstance(raw, Mapping):
         raise FormatError(f"{where} holds no JSON object")
     c = Config(raw, where)
-    reader = _families().get(c.text("model_type"))
+    reader = reader_of(c.text("model_type"))
     if reader is None:
         from .standard import standard
 

@@ -9,7 +9,7 @@ from .audio import audio
 from .config import Config
 from .multimodal import QWEN3_SMALL, two_layers
 from .nested import join, read_text, section, tower_inventory
-from .registry import FAMILIES, family
+from .registry import family, known_reader
 from .vision import vision
 from .vit import lone_norm
 
@@ -143,5 +143,5 @@ def qwen2_5_omni(c: Config) -> Architecture:
 def _thinker(c: Config, thinker: dict[str, Any], kind: str) -> Architecture:
     for key in ("dtype", "torch_dtype"):
         thinker.setdefault(key, c.raw.get(key))
-    found = FAMILIES[kind](Config({**thinker, "model_type": kind}, f"{c.where}: thinker_config"))
+    found = known_reader(kind)(Config({**thinker, "model_type": kind}, f"{c.where}: thinker_config"))
     return join(c, found, tower_inventory(found), *(() if c.flag("enable_audio_output", default=True) is False else (_SPOKEN,)))

@@ -12,7 +12,7 @@ from .dense import LLAMA
 from .multimodal import two_layers
 from .nested import join, read_text, section, tower_inventory
 from .plain import llama_shape
-from .registry import FAMILIES, family
+from .registry import family, known_reader
 from .resamplers import image_tokenizer, qformer
 from .vision import sam, vision
 from .vit import blocks, clip_like, lone_norm, read_vit
@@ -300,7 +300,7 @@ def janus(c: Config) -> Architecture:
 def chameleon(c: Config) -> Architecture:
     """Images are tokens of the vocabulary; the VQGAN's encoder makes them."""
     raw = {**c.raw, "model_type": "chameleon_text"}
-    t = FAMILIES["chameleon_text"](Config(raw, c.where))
+    t = known_reader("chameleon_text")(Config(raw, c.where))
     inv = tower_inventory(t)
     inv.part = "text"
     q = section(c, "vq_config")

@@ -14,7 +14,7 @@ from .blocks import Inventory
 from .config import Config
 from .multimodal import two_layers
 from .nested import join, read_text, section, tower_inventory
-from .registry import FAMILIES, family
+from .registry import family, known_reader
 from .resamplers import image_tokenizer, perceiver_resampler
 from .vision import vision
 from .vit import clip_like, lone_norm, pooling_head, read_vit, scaled
@@ -98,7 +98,7 @@ def perception_lm(c: Config) -> Architecture:
 @family("phi3_v")
 def phi3_v(c: Config) -> Architecture:
     """Phi-3 with CLIP-L/336: four patches become one token. Checked: 4,146,621,440 parameters, as published."""
-    t = FAMILIES["phi3"](c)
+    t = known_reader("phi3")(c)
     inv = tower_inventory(t)
     clip = {
         "hidden_size": 1024,
@@ -125,7 +125,7 @@ def phi4_multimodal(c: Config) -> Architecture:
 
 
 def _phi4(c: Config, text: Config, v: Config, a: Config) -> Architecture:
-    t = FAMILIES["phi3"](text)
+    t = known_reader("phi3")(text)
     inv = tower_inventory(t)
     s = vision(inv, Config({"vision_config": v.raw}, v.where), "phi4_multimodal_vision", fixed=True)
     inv.part = "text"
@@ -165,7 +165,7 @@ def minicpmv(c: Config) -> Architecture:
 
     Checked: MiniCPM-V and V-2.0 3.43 B, Llama3-V-2.5 8.54 B, V-2.6 8.10 B, as published. MiniCPM-o's speech parts are not counted.
     """
-    t = FAMILIES[_minicpm_language(c)](Config({**c.raw, "architectures": None}, c.where))
+    t = known_reader(_minicpm_language(c))(Config({**c.raw, "architectures": None}, c.where))
     inv = tower_inventory(t)
     v = c.section("vision_config")
     s = read_vit(Config({**_SO400M, **(v.raw if v else {})}, c.where))

@@ -9,7 +9,7 @@ from typing import Any, Literal
 from ..architecture import Architecture
 from .blocks import Inventory, architecture_name
 from .config import Config
-from .registry import FAMILIES
+from .registry import reader_of
 from .standard import standard
 
 __all__ = ["Tie", "join", "read_text", "section", "tower_inventory"]
@@ -50,7 +50,7 @@ def read_text(
         flat = {k: v for k, v in c.raw.items() if k not in _TOWER_KEYS}
         inner = Config(flat if c.has("hidden_size") and c.has("num_hidden_layers") else dict(absent or {}), c.where)
     named = inner.text("model_type")
-    nested_again = inner.has("text_config", "vision_config") or FAMILIES.get(named) is FAMILIES.get(c.text("model_type"))
+    nested_again = inner.has("text_config", "vision_config") or reader_of(named) is reader_of(c.text("model_type"))
     if fixed or not named or nested_again:
         named = kind
     raw = {**(fill or {}), **inner.raw}
@@ -62,7 +62,7 @@ def read_text(
     dtype = c.text("dtype", "torch_dtype") or inner.text("dtype", "torch_dtype")
     raw["dtype"] = dtype or None
     view = Config(raw, inner.where)
-    return FAMILIES.get(named, standard)(view)
+    return (reader_of(named) or standard)(view)
 
 
 def _head(c: Config, inner: Config) -> list[Any] | None:
