@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .commands_questions import table
 from .failure import exit_code_of, report
+from .options import Json, ModelArgument, load_model, parse_settings
 
 if TYPE_CHECKING:
     from vram_plan import Model, Plan
@@ -39,16 +41,7 @@ app = typer.Typer(
     "`vram-plan MODEL` is short for `vram-plan plan MODEL`.",
 )
 
-ModelArgument = Annotated[
-    str,
-    typer.Argument(
-        metavar="MODEL",
-        show_default=False,
-        help="A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path.",
-    ),
-]
 QueryArgument = Annotated[str, typer.Argument(metavar="[QUERY]", show_default=False, help="Words the name must have.")]
-Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
 
 
 def _version(asked: bool) -> None:
@@ -64,23 +57,9 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-def complete_model(incomplete: str) -> list[str]:
-    from vram_plan import list_models
-
-    return [row.name for row in list_models() if row.name.startswith(incomplete.lower())]
-
-
 @app.command()
 def plan(
-    model: Annotated[
-        str,
-        typer.Argument(
-            metavar="MODEL",
-            show_default=False,
-            autocompletion=complete_model,
-            help="A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path.",
-        ),
-    ],
+    model: ModelArgument,
     ctx: Annotated[
         str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)
     ] = None,
@@ -124,7 +103,7 @@ def plan(
     """Plan one model: does it fit, where does each byte go, how far could it go."""
     import vram_plan as vp
 
-    loaded = _load(model, offline or _offline_wanted())
+    loaded = load_model(model, offline)
     answer = vp.plan(
         loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel,
         kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload,
@@ -148,37 +127,7 @@ def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
         print_explanation(model, answer)
 
 
-def _load(reference: str, offline: bool) -> Model:
-    import vram_plan as vp
-
-    if "/" not in reference or offline:
-        return vp.load(reference, offline=offline)
-    from .progress import after_a_second
-
-    with after_a_second("reading headers") as progress:
-        return vp.load(reference, offline=offline, progress=progress)
-
-
-def _offline_wanted() -> bool:
-    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
-
-
-def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
-    """`key=value` pairs, values as JSON where they are (true, 512, 0.9), else as text."""
-    import json
-
-    from vram_plan import UsageError
-
-    settings: dict[str, Any] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise UsageError(f"--set {pair[:60]!r} has no value", "write it as --set ubatch=1024")
-        try:
-            settings[key.strip()] = json.loads(value) if len(value) <= 200 else value
-        except (ValueError, RecursionError):
-            settings[key.strip()] = value
-    return settings
+app.command()(table)
 
 
 @app.command()

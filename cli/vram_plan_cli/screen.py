@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
     from vram_plan.results import DevicePlan
 
-__all__ = ["console", "print_explanation", "print_plan", "show"]
+__all__ = ["ENGINE_NAMES", "VERDICT_STYLE", "console", "print_explanation", "print_plan", "show"]
 
 _GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
                   ("compute", "▒", "yellow", "compute"), ("runtime", "░", "green", "runtime"))  # fmt: skip
-_VERDICT_STYLE: Final = {"fits": "bold green", "tight": "bold yellow", "does_not_fit": "bold red", "unknown": "bold"}
-_ENGINES: Final = {"ollama": "Ollama", "vllm": "vLLM", "sglang": "SGLang"}
+VERDICT_STYLE: Final = {"fits": "bold green", "tight": "bold yellow", "does_not_fit": "bold red", "unknown": "bold"}
+ENGINE_NAMES: Final = {"ollama": "Ollama", "vllm": "vLLM", "sglang": "SGLang"}
 #: Below this width the reasons go; a pipe gets lines long enough for them.
 NARROW: Final = 60
 PIPED_WIDTH: Final = 160
 
 
-def console() -> Console:
+def console(width: int | None = None) -> Console:
     """A console that colours on a terminal only, and never with NO_COLOR; a pipe gets wide plain lines."""
-    terminal = sys.stdout.isatty()
-    width = None if terminal or "COLUMNS" in os.environ else PIPED_WIDTH
+    if width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
+        width = PIPED_WIDTH
     return Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)
 
 
@@ -53,7 +53,7 @@ def print_explanation(model: Model, plan: Plan) -> None:
 def print_plan(plan: Plan, out: Console | None = None) -> None:
     out = out or console()
     show(out, Text(_title(plan), style="bold"))
-    show(out, "", Text(verdict_sentence(plan), style=_VERDICT_STYLE[plan.fit.verdict]), "")
+    show(out, "", Text(verdict_sentence(plan), style=VERDICT_STYLE[plan.fit.verdict]), "")
     shown = _shown_device(plan)
     if out.is_terminal and shown.usable:
         show(out, *(_bar(device, min(out.width, 80)) for device in plan.devices[:8]), _legend(shown), "")
@@ -65,7 +65,7 @@ def _title(plan: Plan) -> str:
     r = plan.request
     tokens = f"{r.context:,} tokens" + (f" × {r.sequences} sequences" if r.sequences > 1 else "")
     where = _machine(plan.devices) if plan.devices[0].usable else "no GPU named"
-    engine = _ENGINES.get(r.engine, r.engine)
+    engine = ENGINE_NAMES.get(r.engine, r.engine)
     return f"{plan.model.name.rsplit('/', 1)[-1]} · {r.quant} · {tokens} · {engine} on {where}"
 
 

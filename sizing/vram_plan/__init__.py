@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .models.loading import load
     from .models.model import Model
     from .planner import max_context, max_sequences, plan
+    from .questions.table import Table, table
     from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
 
@@ -52,6 +53,7 @@ _HOMES = {
     "models.catalog": "list_models",
     "models.loading": "load",
     "models.model": "Model",
+    "questions.table": "Table table",
     "results": "Plan Term",
     "planner": "max_context max_sequences plan",
     "units": "format_count format_gib parse_tokens",
@@ -76,6 +78,7 @@ __all__ = [
     "ModelNotFoundError",
     "Plan",
     "Section",
+    "Table",
     "Tensor",
     "Term",
     "UnknownNameError",
@@ -93,6 +96,7 @@ __all__ = [
     "max_sequences",
     "parse_tokens",
     "plan",
+    "table",
 ]
 
 

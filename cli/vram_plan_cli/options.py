@@ -1,0 +1,78 @@
+"""Options that several commands share, and how a model's text becomes a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from vram_plan import Model
+
+__all__ = ["load_model", "offline_wanted", "parse_settings"]
+
+
+def complete_model(incomplete: str) -> list[str]:
+    from vram_plan import list_models
+
+    return [row.name for row in list_models() if row.name.startswith(incomplete.lower())]
+
+
+_MODEL = "A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path."
+_GPU = "'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB. Default: this machine's."
+
+ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, autocompletion=complete_model, help=_MODEL)]
+ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", show_default=False, autocompletion=complete_model, help=_MODEL)]
+Parallel = Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")]
+Engine = Annotated[str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)]
+Gpu = Annotated[str | None, typer.Option("--gpu", help=_GPU, show_default=False)]
+Kv = Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, bf16, fp8, q8_0, q4_0 …", show_default=False)]
+Offload = Annotated[str, typer.Option("--offload", help="auto, none, experts, or a number of layers kept on the CPU.")]
+Setting = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)
+]
+Json = Annotated[bool, typer.Option("--json", help="The answer as JSON.")]
+Csv = Annotated[bool, typer.Option("--csv", help="The answer as CSV.")]
+Markdown = Annotated[bool, typer.Option("--markdown", help="The answer as a Markdown table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="The answer alone, without notes.")]
+Width = Annotated[
+    int | None, typer.Option("--width", min=20, max=1000, help="Columns to print in. Default: the terminal's.", show_default=False)
+]
+Offline = Annotated[bool, typer.Option("--offline", help="Never touch the network.")]
+
+
+def load_model(reference: str, offline: bool) -> Model:
+    """The model a text names, with a progress bar where headers are read over the network."""
+    import vram_plan as vp
+
+    offline = offline or offline_wanted()
+    if "/" not in reference or offline:
+        return vp.load(reference, offline=offline)
+    from .progress import after_a_second
+
+    with after_a_second("reading headers") as progress:
+        return vp.load(reference, offline=offline, progress=progress)
+
+
+def offline_wanted() -> bool:
+    return os.environ.get("HF_HUB_OFFLINE", "").strip().lower() in ("1", "true", "yes", "on")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
+    """`key=value` pairs, values as JSON where they are (true, 512, 0.9), else as text."""
+    import json
+
+    from vram_plan import UsageError
+
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        key, equals, value = pair.partition("=")
+        if not equals or not key.strip():
+            raise UsageError(f"--set {pair[:60]!r} has no value", "write it as --set ubatch=1024")
+        try:
+            settings[key.strip()] = json.loads(value) if len(value) <= 200 else value
+        except (ValueError, RecursionError):
+            settings[key.strip()] = value
+    return settings
