@@ -14,6 +14,7 @@ from .options import (
     Kv,
     Markdown,
     ModelArgument,
+    ModelsArgument,
     Offline,
     Offload,
     Parallel,
@@ -24,7 +25,7 @@ from .options import (
     parse_settings,
 )
 
-__all__ = ["table"]
+__all__ = ["compare", "table"]
 
 Tp = Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)]
 Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)]
@@ -63,3 +64,46 @@ def table(
         tensor_parallel=tp, pipeline_parallel=pp, offload=offload, options=parse_settings(setting or []),
     )  # fmt: skip
     print_table(answer, output, width, quiet)
+
+
+def compare(
+    models: ModelsArgument,
+    gpu: Annotated[
+        list[str] | None, typer.Option("--gpu", help="A machine to compare on, as in plan; may be repeated.", show_default=False)
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", "-e", help="An engine to compare; may be repeated.", show_default=False)
+    ] = None,
+    quant: Annotated[
+        list[str] | None, typer.Option("--quant", "-q", help="A number format to compare; may be repeated.", show_default=False)
+    ] = None,
+    bits: Annotated[
+        list[int] | None, typer.Option("--bits", "-b", help="As in plan; may be repeated.", show_default=False)
+    ] = None,
+    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence. Default: 8k.", show_default=False)] = None,
+    parallel: Parallel = 1,
+    kv: Kv = None,
+    tp: Tp = None,
+    pp: Pp = None,
+    offload: Offload = "auto",
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
+    json: Json = False,
+    csv: Csv = False,
+    markdown: Markdown = False,
+    quiet: Quiet = False,
+    width: Width = None,
+    offline: Offline = False,
+) -> None:
+    """Several models side by side, or one over several --gpu, --engine, --quant."""
+    import vram_plan as vp
+
+    from .compare_screen import print_comparison
+    from .grids import one_of
+
+    kind = one_of(json, csv, markdown)
+    answer = vp.compare(
+        [load_model(model, offline) for model in models], gpus=gpu, engines=engine, quants=quant, bits=bits, context=ctx,
+        sequences=parallel, kv_type=kv, tensor_parallel=tp, pipeline_parallel=pp, offload=offload, prompt=prompt, output=output,
+    )  # fmt: skip
+    print_comparison(answer, kind, width, quiet)

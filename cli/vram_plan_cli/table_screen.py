@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from rich.console import Console
 from rich.table import Table as Grid
 from rich.text import Text
 
@@ -100,14 +101,11 @@ def _title(answer: Table) -> str:
     many = f" · {answer.sequences} sequences" if answer.sequences > 1 else ""
     kv = answer.kv_type_k if answer.kv_type_k == answer.kv_type_v else f"{answer.kv_type_k}/{answer.kv_type_v}"
     engine = ENGINE_NAMES.get(answer.engine, answer.engine)
-    where = answer.machine.name if answer.machine else "no GPU named"
-    return f"{name} · KV {kv}{many} · {engine} on {where}"
+    where = f" on {answer.machine.name}" if answer.machine else ", no GPU named"
+    return f"{name} · KV {kv}{many} · {engine}{where}"
 
 
-def _print_foot(answer: Table, shown: int, out: object) -> None:
-    from rich.console import Console
-
-    assert isinstance(out, Console)  # noqa: S101
+def _print_foot(answer: Table, shown: int, out: Console) -> None:
     lines = []
     if answer.machine:
         lines.append(f"GiB needed of {answer.machine.free / _GIB:.1f} free: ✓ fits, ! tight, ✗ does not fit; longest: tokens of context")
@@ -115,4 +113,4 @@ def _print_foot(answer: Table, shown: int, out: object) -> None:
         lines.append("GiB needed; name a --gpu for the verdicts")
     if shown < len(answer.contexts):
         lines.append(f"{len(answer.contexts) - shown} contexts left out for want of width (--width, or a pipe, shows all)")
-    show(out, "", *lines, *answer.notes)
+    show(out, "", *lines, *(text.replace(" not given: ", ": ") for text in answer.notes))

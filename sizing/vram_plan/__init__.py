@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .models.loading import load
     from .models.model import Model
     from .planner import max_context, max_sequences, plan
+    from .questions.compare import Comparison, compare
     from .questions.table import Table, table
     from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
@@ -53,6 +54,7 @@ _HOMES = {
     "models.catalog": "list_models",
     "models.loading": "load",
     "models.model": "Model",
+    "questions.compare": "Comparison compare",
     "questions.table": "Table table",
     "results": "Plan Term",
     "planner": "max_context max_sequences plan",
@@ -65,6 +67,7 @@ __all__ = [
     "Architecture",
     "CacheLayer",
     "ClosedModelError",
+    "Comparison",
     "Device",
     "Format",
     "FormatError",
@@ -84,6 +87,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VramPlanError",
+    "compare",
     "explain",
     "format_count",
     "format_gib",

@@ -95,6 +95,7 @@ def table(
         expert_parallel=expert_parallel, offload=offload, prompt=None, output=None, options=options,
     )  # fmt: skip
     chosen = usual_formats(loaded, work.engine) if formats is None else parse_formats(formats, work.engine)
+    rows = [_row(loaded, replace(work, format=format), machine.devices, spans) for format in chosen]
     said = (*machine.notes, *(text for text in texts_of(notes) if not text.startswith("format not given")))
     return Table(
         model=loaded.name,
@@ -105,7 +106,7 @@ def table(
         kv_type_v=work.kv_v,
         sequences=work.sequences,
         contexts=spans,
-        rows=tuple(_row(loaded, replace(work, format=format), machine.devices, spans) for format in chosen),
+        rows=tuple(rows if formats is not None else sorted(rows, key=lambda row: -row.weights)),
         notes=(*said, *((machine.reason,) if machine.reason and not machine.devices else ())),
     )
 

@@ -1,0 +1,98 @@
+"""`vram-plan compare`: one column a plan, one line a figure; what differs and what is best marked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from rich.console import Console
+from rich.table import Table as Grid
+from rich.text import Text
+from vram_plan import format_gib
+
+from .grids import as_csv, as_json, as_markdown
+from .screen import ENGINE_NAMES, VERDICT_STYLE, console, show
+from .table_screen import SIGNS
+
+if TYPE_CHECKING:
+    from vram_plan.questions.compare import Comparison, Line
+    from vram_plan.results import Plan
+
+__all__ = ["print_comparison", "start_lines"]
+
+_VERDICT_WORDS: Final = {"fits": "fits", "tight": "just fits", "does_not_fit": "does not fit", "unknown": "no GPU"}
+
+
+def print_comparison(answer: Comparison, output: str, width: int | None = None, quiet: bool = False) -> None:
+    header = ["", *(subject.label for subject in answer.subjects)]
+    if output == "json":
+        print(as_json("vram-plan/compare/1", answer))
+    elif output == "csv":
+        print(as_csv(["figure", "unit", *header[1:], "differs"], [(n.name, n.unit, *n.values, n.differs) for n in answer.lines]))
+    elif output == "markdown":
+        print(as_markdown(header, [[line.name, *(_marked(line, i) for i in range(len(line.values)))] for line in answer.lines]))
+    else:
+        _print_screen(answer, console(width), quiet)
+
+
+def _value(line: Line, i: int) -> str:
+    value: Any = line.values[i]
+    if value is None:
+        return "–"
+    if isinstance(value, str):
+        return f"{SIGNS[value]} {_VERDICT_WORDS[value]}".strip() if line.name == "verdict" else value
+    if line.unit == "bytes":
+        return format_gib(value)
+    return f"{value:.2g} s" if line.unit == "s" and value < 10 else f"{value:,.0f}{' s' if line.unit == 's' else ''}"
+
+
+def _marked(line: Line, i: int) -> str:
+    return _value(line, i) + (" *" if i in line.best else "")
+
+
+def _print_screen(answer: Comparison, out: Console, quiet: bool) -> None:
+    """As many columns side by side as the width holds, the rest below."""
+    if not quiet and answer.same:
+        show(out, Text(" · ".join(ENGINE_NAMES.get(text, text) for text in answer.same), style="bold"), "")
+    names = max(len(line.name) for line in answer.lines) + 2
+    column = 2 + max(max(len(_marked(line, i)) for line in answer.lines for i in range(len(answer.subjects))), 12)
+    per_block = max((out.width - names) // column, 1)
+    for start in range(0, len(answer.subjects), per_block):
+        show(out, *([""] if start else []), _block(answer, range(start, min(start + per_block, len(answer.subjects)))))
+    if quiet:
+        return
+    if any(line.best for line in answer.lines):
+        show(out, "", "* best; figures within 5 % of each other count as the same and are dim")
+    _print_starts(answer, out)
+
+
+def _block(answer: Comparison, columns: range) -> Grid:
+    grid = Grid(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column("", no_wrap=True)
+    for i in columns:
+        grid.add_column(answer.subjects[i].label, justify="right", overflow="fold")
+    for line in answer.lines:
+        grid.add_row(Text(line.name, style="" if line.differs else "dim"), *(_cell(line, i) for i in columns))
+    return grid
+
+
+def _cell(line: Line, i: int) -> Text:
+    if line.name == "verdict":
+        return Text(_value(line, i), style=VERDICT_STYLE[str(line.values[i])])
+    best = i in line.best
+    return Text(_marked(line, i), style="bold green" if best else "" if line.differs else "dim")
+
+
+def _print_starts(answer: Comparison, out: Console) -> None:
+    grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    grid.add_column(no_wrap=True)
+    grid.add_column(overflow="fold")
+    rows = [(subject.label, text) for subject in answer.subjects for text in start_lines(subject.plan)[:1]]
+    for label, text in rows:
+        grid.add_row(label, text)
+    if rows:
+        show(out, "", Text("start", style="bold"), grid)
+
+
+def start_lines(plan: Plan) -> list[str]:
+    """The commands that realise a plan, with what must be in their environment."""
+    return ["".join(f"{key}={value} " for key, value in command.env.items()) + command.command for command in plan.launch]
