@@ -16,7 +16,7 @@ from ..models.model import Model
 from ..results import Term
 from ..units import MIB, format_gib
 from .base import Allocation, Work
-from .llamacpp_cells import CELLS, Context, kv_groups, state_elements
+from .llamacpp_cells import CELLS, Context, cache_layers, kv_groups, state_elements
 from .llamacpp_compute import compute_bytes
 from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
@@ -165,7 +165,7 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
     kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.parallel
     if kv:
         terms.append(Term("kv_cache", kv, a.basis, f"cache of {len(away)} layers left in host memory", "kv_cache"))
-    windows = {layer.window for layer in run.model.cache_layers if layer.kv_heads}
+    windows = {layer.window for layer in cache_layers(run.model.architecture) if layer.kv_heads}
     masks = sum(c.ring(window) for window in windows) * (2 if c.flash else 4)
     compute = c.tokens * (8 * a.hidden_size + masks)
     terms.append(Term("compute", compute, a.basis, f"embeddings and masks of {c.tokens} tokens, copied to the GPU each batch", "compute"))
@@ -226,16 +226,16 @@ def _kv_why(run: Run) -> str:
     kinds = "/".join(dict.fromkeys((c.kv_k, c.kv_v)))
     text = f"{c.length:,} cells (context in steps of {CELLS})"
     text += f" × {c.streams} caches" if c.streams > 1 else f" shared by {c.parallel} sequences" if c.parallel > 1 else ""
-    rings = sorted({(layer.window, c.ring(layer.window)) for layer in run.model.cache_layers if layer.window and layer.kv_heads})
+    rings = sorted({(layer.window, c.ring(layer.window)) for layer in cache_layers(run.model.architecture) if layer.window and layer.kv_heads})
     for window, cells in rings:
         text += f"; {cells:,} where a layer sees {window:,} (and a batch of {c.ubatch})"
-    if any(layer.latent_rank for layer in run.model.cache_layers):
+    if any(layer.latent_rank for layer in cache_layers(run.model.architecture)):
         text += "; the latent only, no V"
     return f"{text}, in {kinds}"
 
 
 def _state_why(run: Run) -> str:
-    layers, n = len({layer.layer for layer in run.model.cache_layers if layer.state_elements or layer.conv_elements}), run.context.parallel
+    layers, n = len({layer.layer for layer in cache_layers(run.model.architecture) if layer.state_elements or layer.conv_elements}), run.context.parallel
     return f"fp32 states of {layers} recurrent layers × {n} sequence{'s' if n > 1 else ''}, whatever the context"
 
 

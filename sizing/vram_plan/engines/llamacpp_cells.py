@@ -7,16 +7,24 @@ llama-kv-cache.cpp, llama-hparams.cpp (`n_embd_r`, `n_embd_s`).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from ..formats.cache_types import CACHE_TYPES
+from ..models.architecture import Architecture, CacheLayer
+from ..models.gguf_families import WINDOWS
 from ..models.model import Model
 from .llamacpp_tape import padded
 
-__all__ = ["CELLS", "Context", "KvGroup", "kv_groups", "state_elements", "state_widths"]
+__all__ = ["CELLS", "Context", "KvGroup", "cache_layers", "kv_groups", "state_elements", "state_widths"]
 
+#: Families whose configs llama.cpp's converter turns into an architecture that has windows (`WINDOWS`, by GGUF name).
+_WINDOWED: Final = frozenset({
+    "afmoe", "cohere2", "cohere2_moe", "deepseek_v4", "dots3", "exaone4", "exaone4_5", "exaone_moe", "gemma2", "gemma3", "gemma3_text",
+    "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gpt_oss", "granite_swa", "laguna", "lfm2", "llama4",
+    "llama4_text", "maple", "mellum", "mimo_v2", "mimo_v2_flash", "olmo3", "plamo3", "smallthinker", "spark2_5", "step3p5",
+})  # fmt: skip
 #: Numbers of cells are multiples of this (GGML_PAD(cparams.n_ctx, 256)).
 CELLS: Final = 256
 
@@ -59,6 +67,14 @@ class Context:
         return padded(min(self.length, window * (self.parallel if self.unified else 1) + self.ubatch), CELLS)
 
 
+@lru_cache(maxsize=256)
+def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
+    """What llama.cpp caches: windows of families it does not implement them for (Mistral, Phi-3, Qwen2) are as long as the context."""
+    if a.family in _WINDOWED or a.family in WINDOWS:
+        return a.cache_layers
+    return tuple(replace(layer, kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
+
+
 @dataclass(frozen=True, slots=True)
 class KvGroup:
     """`count` layers that cache the same: bytes of K and V a cell, and what each tensor's last row is padded by."""
@@ -82,7 +98,7 @@ def kv_groups(model: Model, layers: tuple[int, ...], kinds: tuple[str, str], fla
     """What these layers cache, equal ones together. Without flash attention V is kept transposed, and where its width
     varies from layer to layer (Gemma 4) each gets the widest (llama-kv-cache.cpp, `n_embd_v_gqa_max`)."""
     chosen = set(layers)
-    owners = [layer for layer in model.cache_layers if layer.kv_heads and layer.kind not in ("shared", "cross")]
+    owners = [layer for layer in cache_layers(model.architecture) if layer.kv_heads and layer.kind not in ("shared", "cross")]
     widest = max((layer.kv_heads * layer.v_dim for layer in owners), default=0)
     counts: dict[tuple[int, int, int], int] = defaultdict(int)
     for layer in owners:

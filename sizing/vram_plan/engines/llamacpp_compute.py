@@ -1,7 +1,7 @@
 """The compute buffer of one device: the graph laid out as ggml would, at lengths that are powers of two.
 
-Between two of them the buffer grows as on a line (the mask and the copies of a cache are all that grows), so that it
-never shrinks with the context although the allocator's holes come and go.
+Between two of them the buffer grows as on a line: the mask and the copies of a cache are all that grows, and the
+allocator's holes come and go by a few MiB.
 """
 
 from __future__ import annotations
@@ -27,19 +27,15 @@ def compute_bytes(model: Model, context: Context, layers: tuple[int, int], *, la
     floor = _peak(model, replace(context, length=low), layers, last, copies)
     if low == context.length:
         return floor
-    ceiling = max(floor, _peak(model, replace(context, length=2 * low), layers, last, copies))
+    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies)
     return floor + (ceiling - floor) * (context.length - low) // low
 
 
 @lru_cache(maxsize=8192)
 def _peak(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
-    here = _exact(model, context, layers, last, copies)
-    return here if context.length <= CELLS else max(here, _exact(model, replace(context, length=context.length // 2), layers, last, copies))
-
-
-@lru_cache(maxsize=8192)
-def _exact(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
     tape = Tape()
-    chosen = shortened(layers_of(model.architecture)[layers[0] : layers[1]])
+    chosen = layers_of(model.architecture)[layers[0] : layers[1]]
+    if all(layer.state is None for layer in chosen):
+        chosen = shortened(chosen)
     Recorder(model.architecture, context, tape, copies).whole(chosen, last=last)
     return tape.peak()

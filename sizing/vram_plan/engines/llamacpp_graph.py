@@ -13,14 +13,16 @@ from functools import cached_property, lru_cache
 from typing import Final
 
 from ..models.architecture import Architecture, CacheLayer
-from .llamacpp_cells import Context
+from .llamacpp_cells import Context, cache_layers
 from .llamacpp_tape import Tape, padded
 
 #: Families without rotary embeddings in attention: their queries and keys are cached as projected.
 _NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
 
-#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it
-#: (src/models/*.cpp, `embeddings_nextn_masked`).
+#: Likewise where some of their layers are recurrent.
+_NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
+#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what
+#: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
 _ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
 _ROWS_AFTER_NORM: Final = frozenset({
     "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
@@ -48,13 +50,45 @@ class Layer:
         return next((self.shapes[role][-2] for role in roles if len(self.shapes.get(role, ())) > 1), 0)
 
     @property
+    def has_feed_forward(self) -> bool:
+        return "ffn_down" in self.shapes or "ffn_down_exps" in self.shapes
+
+    @property
+    def norms_input(self) -> bool:
+        """OLMo 2's kind norms what a mixer gives, not what it gets."""
+        return "attn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
+
+    @property
+    def norms_feed_forward(self) -> bool:
+        return "ffn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
+
+    @property
+    def is_parallel(self) -> bool:
+        """Attention and feed-forward read the same normed input (Command R, Falcon, Phi-2)."""
+        norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
+        return self.cache is not None and self.has_feed_forward and not any(role in self.shapes for role in norms)
+
+    @property
+    def is_delta_net(self) -> bool:
+        return self.state is not None and "attn_qkv" in self.shapes
+
+    @property
+    def gathers_first(self) -> bool:
+        """The inputs Mamba and LFM2 kept are gathered before the norm is computed."""
+        return ("ssm_in" in self.shapes or "shortconv.conv" in self.shapes) and self.cache is None
+
+    @property
     def kernel(self) -> int:
         """Width of the layer's causal convolution."""
-        return max((shape[-1] for role, shape in self.weights if "conv" in role and len(shape) > 1), default=1)
+        return max((shape[-1] for _, shape in self.convolutions), default=1)
 
     @property
     def channels(self) -> int:
-        return sum(shape[0] for role, shape in self.weights if "conv" in role and len(shape) > 1)
+        return sum(shape[0] for _, shape in self.convolutions)
+
+    @property
+    def convolutions(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [item for item in self.weights if ("conv1d" in item[0] or item[0] == "shortconv.conv") and len(item[1]) > 1]
 
     def columns(self, *roles: str) -> int:
         return next((self.shapes[role][-1] for role in roles if role in self.shapes), 0)
@@ -67,7 +101,7 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
     for tensor in a.tensors:
         if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
             weights[tensor.layer][tensor.role] = tensor.shape
-    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in a.cache_layers if layer.kv_heads and layer.kind != "cross"}
+    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
     for layer in a.cache_layers:
         if layer.kind == "shared" and layer.source in caches:
             caches[layer.layer] = replace(caches[layer.source], kind="shared")
@@ -101,14 +135,14 @@ class Recorder:
     def __init__(self, a: Architecture, context: Context, tape: Tape, copies: int = 1) -> None:
         self.a, self.context, self.tape = a, context, tape
         self.tokens, self.copies = context.tokens, copies
-        self.windowed = any(layer.window for layer in a.cache_layers)
-        self.turned = a.family not in _NO_ROTARY
+        self.windowed = any(layer.window for layer in cache_layers(a))
+        self.turned = a.family not in _NO_ROTARY and not (a.family in _NO_ROTARY_HYBRIDS and layers_of(a)[0].state is not None)
         self.masks: dict[int, int] = {}
         self.places: dict[int, tuple[int, ...]] = {}
         self.rotations: dict[tuple[int, int], int] = {}
         self.cast: dict[int, int] = {}
         self.slots: tuple[int, ...] = ()
-        self.positions = -1
+        self.positions: tuple[int, ...] = ()
         self.following: tuple[Layer, ...] = ()
         self.routed = False
         self.gathered = 0
@@ -135,18 +169,23 @@ class Recorder:
 
     def inputs(self, layers: tuple[Layer, ...]) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
-        c, embedded = self.context, self.given(4 * self.a.hidden_size * self.tokens)
+        c, embedded = self.context, -1
         for layer in layers:
             cache = layer.cache
+            if embedded < 0 and not layer.gathers_first:
+                embedded = self.given(4 * self.a.hidden_size * self.tokens)
             if layer.state is not None and not self.slots:
                 self.slots = self.given(4 * c.parallel), self.given(0)
+            if embedded < 0:
+                embedded = self.given(4 * self.a.hidden_size * self.tokens)
             if cache is not None and cache.window not in self.masks:
-                self.positions = self.given(4 * self.tokens) if self.positions < 0 else self.positions
+                if self.turned and not self.positions:
+                    self.positions = (self.given(4 * self.tokens),)
                 for size in (self.turn_of(cache.k_dim, c.kv_k), self.turn_of(cache.v_dim and 64, c.kv_v)):
-                    if size and (cache.window, size) not in self.rotations:
+                    if size and (cache.window, size) not in self.rotations and cache.v_dim:
                         self.rotations[cache.window, size] = self.given(4 * size * size)
                 v_places = 8 * self.tokens * (1 if c.flash else cache.kv_heads * cache.v_dim)
-                self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places) if size)
+                self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places if cache.v_dim else 0) if size)
                 element = 4 if c.mask_cast or not c.flash else 2
                 self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
         self.chosen = self.given(4 * c.outputs)
@@ -176,7 +215,7 @@ class Recorder:
     def cached(self, cache: CacheLayer, *kept: int) -> None:
         """Copies into the cache."""
         for node, place in zip(kept, self.places[cache.window], strict=False):
-            self.tape.read(node, place, self.positions)
+            self.tape.read(node, place, *self.positions)
 
     def attention(self, layer: Layer, cache: CacheLayer, x: int) -> int:
         heads, out = cache.heads or self.a.heads, layer.columns("attn_output") or self.a.hidden_size
@@ -191,6 +230,8 @@ class Recorder:
             k, v = self.keys_and_values(layer, cache, whole if fused else x, turned)
             self.cached(cache, k, v)
         mixed = self.rotated(heads * cache.v_dim, self.attend(q, cache, heads, cache.k_dim, cache.v_dim), cache.window, v_turn)
+        if not self.routed:
+            self.look_ahead()
         if gated or "attn_gate" in layer.shapes:
             gate = self.fp32(out, whole if gated else x)
             mixed = self.fp32(out, mixed, gate, over=(gate,))
@@ -202,8 +243,9 @@ class Recorder:
         sizes = {"k": self.turn_of(cache.k_dim, self.context.kv_k), "v": self.turn_of(cache.v_dim and 64, self.context.kv_v)}
         made: dict[str, int] = {}
         for name in ("k", "v") if self.windowed else ("v", "k"):
-            node = x if "attn_qkv" in layer.shapes else self.fp32(widths[name], x)
-            if name == "k" and turned:
+            fused = "attn_qkv" in layer.shapes
+            node = x if fused else self.fp32(widths[name], x)
+            if (name == "k" and turned) or (fused and sizes[name]):
                 node = self.fp32(widths[name], node)
             made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
         return made["k"], made["v"]
@@ -218,9 +260,10 @@ class Recorder:
             for size, kind in ((k_copy, c.kv_k), (v_copy, c.kv_v)):
                 result = padded(result) + size if kind != "f16" and c.fp16_copies else result
             return self.tape.add(result, q, self.mask(cache))
+        turned = self.tape.add(2 * cells * c.streams * v_dim) if cache.latent_rank else None
         scores = self.tape.add(4 * self.tokens * heads * cells, q, self.mask(cache))
-        values = self.tape.add(result, scores)
-        return self.tape.add(result, values)
+        values = self.tape.add(result, *([scores] if turned is None else [turned, scores]))
+        return values if cache.latent_rank else self.tape.add(result, values)
 
     def latent(self, layer: Layer, cache: CacheLayer, x: int) -> int:
         """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""
@@ -234,9 +277,7 @@ class Recorder:
         q = self.fp32(heads * cache.k_dim, absorbed, turned)
         both = self.fp32(cache.k_dim, x)
         latent, k_rope = self.fp32(rank, both), self.fp32(rope, both)
-        turn = self.turn_of(cache.k_dim, self.context.kv_k)
-        q = self.rotated(heads * cache.k_dim, q, cache.window, turn)
-        self.cached(cache, self.rotated(cache.k_dim, self.fp32(cache.k_dim, latent, k_rope), cache.window, turn))
+        self.cached(cache, self.fp32(cache.k_dim, latent, k_rope))
         mixed = self.attend(q, cache, heads, cache.k_dim, rank)
         out = layer.columns("attn_output")
         return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
@@ -246,16 +287,24 @@ class Recorder:
             return x
         if "shortconv.conv" in layer.shapes:
             return self.short_convolution(layer, x)
-        if "attn_qkv" in layer.shapes:
+        if layer.is_delta_net:
             return self.delta_net(layer, x)
         return self.mamba(layer, x)
 
-    def convolved(self, layer: Layer, width: int, x: int) -> int:
-        """A causal convolution: the last inputs of every sequence before the batch, all of it laid out channel first."""
-        before = self.gathered or self.gather(layer)
+    def convolved(self, layer: Layer, x: int, state: int = 0) -> tuple[int, int]:
+        """A causal convolution: the last inputs of every sequence before the batch, all of it laid out channel first.
+
+        With `state` elements a sequence, the state is gathered before; the second result.
+        """
+        width, before, held = layer.channels, self.gathered or self.gather(layer), 0
         self.gathered = 0
         joined = self.tape.add(4 * width * ((layer.kernel - 1) * self.context.parallel + self.tokens), before, x)
-        return self.fp32(width, joined)
+        if state:
+            held = self.tape.add(4 * state * self.context.parallel, self.slots[0])
+            self.tape.read(self.tape.add(0, self.slots[1]))
+        elif "shortconv.conv" in layer.shapes and not self.routed:
+            self.look_ahead()
+        return self.fp32(width, joined), held
 
     def gather(self, layer: Layer) -> int:
         """The inputs a convolution kept of every sequence, and the states of slots no sequence is in: none."""
@@ -266,7 +315,7 @@ class Recorder:
     def look_ahead(self) -> None:
         """The next layer's kept inputs are gathered as soon as nothing else was asked to be computed first."""
         for layer in self.following:
-            if layer.cache is None and layer.state is not None and not self.gathered:
+            if layer.gathers_first and not self.gathered:
                 self.gathered = self.gather(layer)
             if layer.cache is not None or layer.state is not None or "ffn_down_exps" in layer.shapes:
                 return
@@ -280,9 +329,8 @@ class Recorder:
 
     def mamba(self, layer: Layer, x: int) -> int:
         state = layer.state.state_elements if layer.state is not None else 0
-        inner, width = layer.columns("ssm_out"), layer.rows("ssm_conv1d")
-        both = self.fp32(layer.rows("ssm_in"), x)
-        conv = self.convolved(layer, width, both)
+        inner, both = layer.columns("ssm_out"), self.fp32(layer.rows("ssm_in"), x)
+        conv, _ = self.convolved(layer, both)
         scan = 4 * (self.tokens * inner + state * self.context.parallel)
         if "ssm_x" in layer.shapes:  # Mamba 1: B, C and the step come from the convolution's result
             parameters = self.fp32(layer.rows("ssm_x"), conv)
@@ -303,14 +351,16 @@ class Recorder:
         """A gated delta net, its heads' queries and keys repeated to the number of value heads."""
         state = layer.state.state_elements if layer.state is not None else 0
         inner, width = layer.columns("ssm_out"), layer.rows("attn_qkv")
-        conv = self.convolved(layer, width, self.fp32(width, x))
-        held = self.tape.add(4 * state * self.context.parallel, self.slots[0])
-        self.tape.read(self.tape.add(0, self.slots[1]))
-        keys = (width - inner) // 2
-        q, k = self.fp32(keys, conv), self.fp32(keys, conv)
-        if "ssm_ba" in layer.shapes:
-            q, k = self.fp32(inner, q), self.fp32(inner, k)
-        y = self.tape.add(4 * (self.tokens * inner + state * self.context.parallel), q, k, conv, held)
+        self.gathered, heads = self.gathered or self.gather(layer), max(layer.shapes["ssm_a"])
+        conv, held = self.convolved(layer, self.fp32(width, x), state)
+        keys, repeated = (width - inner) // 2, []
+        for _ in "qk":
+            normed = self.fp32(keys, conv)
+            repeated.append(self.fp32(inner, normed) if keys < inner and "ssm_ba" in layer.shapes else normed)
+        gates = self.fp32(2 * heads, x)
+        decay, beta = self.fp32(heads, gates), self.fp32(heads, gates)
+        result = 4 * (self.tokens * inner + state * self.context.parallel)
+        y = self.tape.add(result, *repeated, conv, decay, beta, held)
         self.tape.read(y)
         if not self.routed:
             self.look_ahead()
@@ -323,7 +373,7 @@ class Recorder:
         """LFM2: three projections; the first two multiplied are convolved, and gated by the third."""
         width = self.a.hidden_size
         three = self.fp32(3 * width, x)
-        conv = self.convolved(layer, width, self.fp32(width, three))
+        conv, _ = self.convolved(layer, self.fp32(width, three))
         y = self.fp32(width, three, conv, over=(conv,))
         return self.fp32(width, y)
 
@@ -349,7 +399,7 @@ class Recorder:
         latent = layer.rows("ffn_latent_down")
         probabilities = add(4 * number * tokens, x)
         chosen = add(4 * number * tokens, probabilities)
-        weights = add(4 * used * tokens, probabilities, chosen)
+        weights = self.expert_weights(used, tokens, probabilities, chosen)
         entered = add(4 * latent * tokens, x) if latent else x
         width = latent or self.a.hidden_size
         up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
@@ -359,6 +409,8 @@ class Recorder:
         gated = len(made) > 1 or up > inner
         acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
         down = add(4 * used * width * tokens, acted, chosen)
+        if "ffn_down_exps.bias" in layer.shapes:
+            down = add(4 * used * width * tokens, down, chosen, over=(down,))
         down = add(4 * used * width * tokens, down, weights, over=(down,))
         result = add(4 * width * tokens, down)
         if latent:
@@ -366,14 +418,26 @@ class Recorder:
         self.look_ahead()
         if "ffn_down_shexp" in layer.shapes:
             shared = self.dense(layer, x, tokens, "_shexp")
+            if "ffn_gate_inp_shexp" in layer.shapes:
+                shared = add(4 * self.a.hidden_size * tokens, shared, add(4 * tokens, x), over=(shared,))
             result = add(4 * self.a.hidden_size * tokens, result, shared, over=(result, shared))
         return result
+
+    def expert_weights(self, used: int, tokens: int, *reads: int) -> int:
+        """The chosen experts' shares, made to add up to 1: divided by their sum, or (gpt-oss) by a softmax of their own."""
+        weights = self.tape.add(4 * used * tokens, *reads)
+        if self.a.family in ("gpt_oss", "gpt-oss", "gptoss"):
+            return self.tape.add(4 * used * tokens, weights)
+        return self.tape.add(4 * used * tokens, weights, self.tape.add(4 * tokens, weights))
 
     def whole(self, layers: tuple[Layer, ...], *, last: bool) -> None:
         """All layers of one device; on the last device the logits too, of the rows asked for."""
         a, add, hidden = self.a, self.tape.add, self.inputs(layers)
         asked = min(self.context.outputs, self.tokens)
         within = a.family not in _ROWS_BEFORE_NORM and a.family not in _ROWS_AFTER_NORM
+        if layers and layers[0].gathers_first:
+            self.following = layers
+            self.look_ahead()
         for number, layer in enumerate(layers):
             final = last and within and number == len(layers) - 1
             self.following, self.routed = layers[number + 1 :], "ffn_down_exps" in layer.shapes
@@ -381,26 +445,39 @@ class Recorder:
         if last:
             row = 4 * a.hidden_size
             if a.family in _ROWS_BEFORE_NORM:
+                self.tape.keep(hidden)
                 hidden = add(row * asked, hidden, self.chosen)
             normed = add(row * (self.tokens if a.family in _ROWS_AFTER_NORM else asked), hidden, over=(hidden,))
             if a.family in _ROWS_AFTER_NORM:
+                self.tape.keep(normed)
                 normed = add(row * asked, normed, self.chosen)
             add(4 * a.vocab_size * asked, normed)
 
     def through(self, layer: Layer, hidden: int, rows: int = 0) -> int:
         """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
         add, row = self.tape.add, 4 * self.a.hidden_size
-        tokens = rows or self.tokens
+        tokens, mixed = rows or self.tokens, -1
+        normed = self.norm(layer, hidden) if layer.norms_input else hidden
         if layer.cache is not None or layer.state is not None:
-            mixed = self.mixed(layer, self.norm(layer, hidden))
-            if rows:
-                mixed, hidden = (add(row * rows, node, self.chosen) for node in (mixed, hidden))
-            hidden = add(row * tokens, mixed, hidden, over=(mixed, hidden))
-        elif rows:
-            hidden = add(row * rows, hidden, self.chosen)
-        row *= tokens
-        if "ffn_down" not in layer.shapes and "ffn_down_exps" not in layer.shapes:
+            mixed = self.mixed(layer, normed)
+        if rows:
+            mixed, hidden, normed = (add(row * rows, n, self.chosen) if n >= 0 else n for n in self.going_on(layer, mixed, hidden, normed))
+        if layer.is_parallel:
+            out = self.feed_forward(layer, normed, tokens)
+            out = add(row * tokens, out, hidden, over=(out, hidden))
+            return add(row * tokens, out, mixed, over=(out, mixed))
+        if mixed >= 0:
+            # a gated delta net's result is reshaped, and a view is never computed over
+            hidden = add(row * tokens, mixed, hidden, over=(hidden,) if layer.is_delta_net and not rows else (mixed, hidden))
+            normed = -1
+        if not layer.has_feed_forward:
             return hidden
-        normed = add(row, hidden, over=(hidden,))
+        if normed < 0:
+            normed = add(row * tokens, hidden, over=(hidden,)) if layer.norms_feed_forward else hidden
         out = self.feed_forward(layer, normed, tokens)
-        return add(row, out, hidden, over=(out, hidden))
+        return add(row * tokens, out, hidden, over=(out, hidden))
+
+    @staticmethod
+    def going_on(layer: Layer, mixed: int, hidden: int, normed: int) -> tuple[int, int, int]:
+        """Of which nodes the rows asked for are picked within the last layer."""
+        return mixed, hidden, normed if layer.is_parallel or mixed < 0 else -1
