@@ -89,7 +89,8 @@ def verdict_sentence(plan: Plan) -> str:
             return "Does not fit: the engine would refuse (see below)."
         return f"Does not fit: {room} short." + (f" {_largest(plan)}" if fit.max_context else " Not even one token of context would.")
     start = "Fits, with" if fit.verdict == "fits" else "Just fits, with only"
-    return f"{start} {room} to spare. {_runs_out(plan)}"
+    spare = f"{room} of the KV pool to spare" if pooled(plan) else f"{room} to spare"
+    return f"{start} {spare}. {_runs_out(plan)}"
 
 
 def _runs_out(plan: Plan) -> str:
@@ -112,6 +113,16 @@ def _shown_device(plan: Plan) -> DevicePlan:
     return next((d for d in plan.devices if d.index == plan.fit.limiting_device), plan.devices[0])
 
 
+def available(device: DevicePlan) -> int:
+    """What an engine can take of a device now."""
+    return min(device.usable or 0, device.usable if device.free is None else device.free) if device.usable else 0
+
+
+def pooled(plan: Plan) -> bool:
+    """True for an engine that fills its budget with a KV pool: its headroom is what of the pool stays empty."""
+    return any(device.headroom is not None and device.headroom != available(device) - device.used for device in plan.devices)
+
+
 def _shares(device: DevicePlan) -> dict[str, int]:
     shares: dict[str, int] = {}
     for term in device.terms:
@@ -122,9 +133,10 @@ def _shares(device: DevicePlan) -> dict[str, int]:
 def _bar(device: DevicePlan, width: int) -> Text:
     """Where the memory goes, to scale of what is usable; what other programs hold is shown as taken."""
     usable = device.usable or 1
-    figures = f"  {device.used / 2**30:.1f} of {(device.headroom or 0) / 2**30 + device.used / 2**30:.1f} GiB"
+    free = available(device)
+    figures = f"  {device.used / 2**30:.1f} of {free / 2**30:.1f} GiB"
     cells = max(width - len(figures) - 1, 10)
-    taken = usable - ((device.headroom or 0) + device.used)
+    taken = usable - free
     scale = max(usable, device.used + max(taken, 0))
     bar, shares = Text(), _shares(device)
     done = 0
@@ -161,7 +173,10 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
         _add_term(table, term, " (RAM)")
     count = len(plan.devices)
     label = "total" if count == 1 else f"total, fullest of {count} GPUs"
-    rest = f"of {format_gib(device.used + device.headroom)} free" if device.headroom is not None and device.headroom >= 0 else ""
+    rest = ""
+    if device.usable is not None:
+        over = device.used - available(device)
+        rest = f"{format_gib(over)} more than is free" if over > 0 else f"of {format_gib(available(device))} free"
     _add_row(
         table, label, format_gib(device.used), "", rest or (f"{format_gib(-device.headroom)} more than is free" if device.headroom else "")
     )

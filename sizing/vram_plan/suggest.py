@@ -40,9 +40,12 @@ def _short(name: str) -> str:
     return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
 
 
-def _total(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+def _effect(model: Model, work: Work, devices: tuple[Device, ...]) -> str:
+    """What the change makes of the plan: its size, or what it leaves of the pool where the engine fills its share."""
     found = engine_module(work.engine).allocate(model, work, devices)
-    return sum(term.bytes for terms in found.devices for term in terms)
+    if found.headroom is not None:
+        return f"{format_gib(min(found.headroom))} of the KV pool to spare"
+    return format_gib(sum(term.bytes for terms in found.devices for term in terms))
 
 
 def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
@@ -52,7 +55,7 @@ def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], head
     changed = replace(work, kv_k=small, kv_v=small)
     if headroom(model, changed, devices) < 0:
         return []
-    return [f"--kv {small}: {format_gib(_total(model, changed, devices))}, half the KV cache"]
+    return [f"--kv {small}: {_effect(model, changed, devices)}, half the KV cache"]
 
 
 def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], option: str = "") -> list[str]:
@@ -62,7 +65,7 @@ def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], opti
     if longest is None or longest < _SHORTEST or longest >= work.context:
         return []
     tokens = longest // 1024 * 1024
-    return [f"{option}--ctx {tokens // 1024}k: {format_gib(_total(model, replace(work, context=tokens), devices))}"]
+    return [f"{option}--ctx {tokens // 1024}k: {_effect(model, replace(work, context=tokens), devices)}"]
 
 
 def _smaller_formats(work: Work) -> list[Work]:
@@ -73,7 +76,7 @@ def _smaller_formats(work: Work) -> list[Work]:
 def _smaller_format(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
     for changed in _smaller_formats(work):
         if headroom(model, changed, devices) >= 0:
-            return [f"--quant {changed.format.name}: {format_gib(_total(model, changed, devices))}"]
+            return [f"--quant {changed.format.name}: {_effect(model, changed, devices)}"]
     return []
 
 
@@ -91,5 +94,5 @@ def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...], headroom:
     for spec in common_gpus():
         device = device_of(spec)
         if device.usable > largest_now and headroom(model, work, (device,)) >= 0:
-            return [f'--gpu "{_short(spec.name)}": {format_gib(_total(model, work, (device,)))} of {format_gib(device.usable)}']
+            return [f'--gpu "{_short(spec.name)}": {_effect(model, work, (device,))}']
     return []
