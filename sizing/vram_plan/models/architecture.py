@@ -113,6 +113,10 @@ class Architecture:
     basis: Basis = "formula"
     notes: tuple[str, ...] = ()
 
+    def __hash__(self) -> int:
+        """Of its shape in short: hashing every tensor costs more than a plan."""
+        return hash((self.name, self.hidden_size, self.layers, self.vocab_size, len(self.tensors)))
+
     def kv_bytes(self, context: int, element_bytes: float = 2) -> int:
         """Bytes one sequence of `context` tokens keeps, as transformers' cache holds them (no engine's padding)."""
         return int(sum(layer.kv_elements(context) for layer in self.cache_layers) * element_bytes)
