@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import lru_cache
+from importlib import import_module
 from typing import Any, Final
 
 from .blocks import Inventory
@@ -30,6 +32,14 @@ def tower(*kinds: str) -> Callable[[Tower], Tower]:
     return mark
 
 
+@lru_cache(maxsize=1)
+def _towers() -> Mapping[str, Tower]:
+    """Every tower, the modules that describe them imported."""
+    for module in ("vision_merged", "audio"):
+        import_module(f".{module}", __package__)
+    return TOWERS
+
+
 def vision(
     inv: Inventory,
     c: Config,
@@ -43,7 +53,8 @@ def vision(
     v = section(c, *keys, absent=absent)
     inv.part = "vision"
     named = v.text("model_type")
-    return TOWERS[named if named in TOWERS and not fixed else kind](inv, v)
+    towers = _towers()
+    return towers[named if named in towers and not fixed else kind](inv, v)
 
 
 @tower("clip_vision_model", "chinese_clip_vision_model", "git_vision_model", "kosmos_2_vision_model")
