@@ -28,3 +28,25 @@ def test_a_family_missing_from_the_index_is_found_all_the_same(monkeypatch) -> N
     monkeypatch.setattr(registry, "_index", dict)
     assert registry.reader_of("llama") is registry.all_families()["llama"]
     assert registry.reader_of("no-such-type") is None
+
+
+def test_every_family_reads_alone_what_it_reads_among_all() -> None:
+    """Each catalogue row's family in a process that has imported nothing else."""
+    code = (
+        "import sys\n"
+        "from vram_plan.models import catalog\n"
+        "from vram_plan.models.dialects import read_architecture\n"
+        "row = catalog._rows()[sys.argv[1]]\n"
+        "print(sum(t.parameters for t in read_architecture(catalog.row_config(row)[0]).tensors))"
+    )
+    from vram_plan.models import catalog
+    from vram_plan.models.dialects import read_architecture
+
+    kinds = {}
+    for row in catalog.list_models():
+        kinds.setdefault(catalog.row_config(row)[0].get("model_type"), row)
+    rows = [row for kind, row in kinds.items() if registry._index().get(kind, "").startswith(("multimodal", "nested"))]
+    running = [(row, subprocess.Popen([sys.executable, "-c", code, row.id], stdout=subprocess.PIPE, text=True)) for row in rows]
+    for row, process in running:
+        alone = process.communicate()[0].strip()
+        assert alone == str(sum(t.parameters for t in read_architecture(catalog.row_config(row)[0]).tensors)), row.id

@@ -35,7 +35,7 @@ def tower(*kinds: str) -> Callable[[Tower], Tower]:
 @lru_cache(maxsize=1)
 def _towers() -> Mapping[str, Tower]:
     """Every tower, the modules that describe them imported."""
-    for module in ("vision_merged", "audio"):
+    for module in ("vision_merged",):
         import_module(f".{module}", __package__)
     return TOWERS
 
