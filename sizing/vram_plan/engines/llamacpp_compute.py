@@ -34,8 +34,6 @@ def compute_bytes(model: Model, context: Context, layers: tuple[int, int], *, la
 @lru_cache(maxsize=8192)
 def _peak(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
     tape = Tape()
-    chosen = layers_of(model.architecture)[layers[0] : layers[1]]
-    if all(layer.state is None for layer in chosen):
-        chosen = shortened(chosen)
+    chosen = shortened(layers_of(model.architecture)[layers[0] : layers[1]])
     Recorder(model.architecture, context, tape, copies).whole(chosen, last=last)
     return tape.peak()

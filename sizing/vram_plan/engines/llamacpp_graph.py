@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
+from itertools import groupby
 from typing import Final
 
 from ..models.architecture import Architecture, CacheLayer
 from .llamacpp_cells import Context, cache_layers
 from .llamacpp_tape import Tape, padded
 
+#: Layers (or periods) of a kind that are laid out, if there are more of them.
+_RUN: Final = 4
 #: Families without rotary embeddings in attention: their queries and keys are cached as projected.
 _NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
 
@@ -28,6 +31,11 @@ _ROWS_AFTER_NORM: Final = frozenset({
     "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
     "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
 })  # fmt: skip
+
+#: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
+#: of their mixers as well, the others of their feed-forward parts only.
+_RESIDUAL_FIRST: Final = frozenset({"lfm2", "lfm2_moe", "lfm2moe", "jamba"})
+_RESIDUAL_FIRST_AFTER: Final = _RESIDUAL_FIRST | {"phi3", "phi3_v", "phi4_multimodal", "phimoe"}
 
 __all__ = ["Layer", "Recorder", "layers_of", "shortened"]
 
@@ -73,6 +81,11 @@ class Layer:
         return self.state is not None and "attn_qkv" in self.shapes
 
     @property
+    def reshapes_result(self) -> bool:
+        """A view of the mixer's result goes on; a view is never computed over."""
+        return self.is_delta_net or "shortconv.conv" in self.shapes
+
+    @property
     def gathers_first(self) -> bool:
         """The inputs Mamba and LFM2 kept are gathered before the norm is computed."""
         return ("ssm_in" in self.shapes or "shortconv.conv" in self.shapes) and self.cache is None
@@ -110,16 +123,24 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
 
 
 def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """The fewest layers with the same peak: the first of every kind after every other kind, and the last."""
+    """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because
+    nodes swap places from one layer to the next. A recurrent model is left whole."""
+    if any(layer.state is not None for layer in layers):
+        return layers
     kept: list[Layer] = []
-    seen: set[tuple[Layer | None, Layer]] = set()
-    before: Layer | None = None
-    for layer in layers[:-1]:
-        if (before, layer) not in seen:
-            seen.add((before, layer))
-            kept.append(layer)
-        before = layer
-    return (*kept, *layers[-1:])
+    for layer, run in groupby(layers):
+        count = len(list(run))
+        kept += [layer] * (count if count <= _RUN else _RUN + (count - _RUN) % 2)
+    period = _period(tuple(kept))
+    if period and len(kept) > _RUN * period:
+        extra = (len(kept) - _RUN * period) // (2 * period) * 2 * period
+        del kept[:extra]
+    return tuple(kept)
+
+
+def _period(layers: tuple[Layer, ...]) -> int:
+    """After how many layers the pattern repeats (Gemma 3: 6); 0 where it does not."""
+    return next((n for n in range(2, min(len(layers) // 2, 16)) if all(a == b for a, b in zip(layers, layers[n:], strict=False))), 0)
 
 
 def rotation(width: int, kind: str) -> int:
@@ -229,13 +250,22 @@ class Recorder:
         if cache.kind != "shared":
             k, v = self.keys_and_values(layer, cache, whole if fused else x, turned)
             self.cached(cache, k, v)
-        mixed = self.rotated(heads * cache.v_dim, self.attend(q, cache, heads, cache.k_dim, cache.v_dim), cache.window, v_turn)
+        mixed = self.attend(q, cache, heads, cache.k_dim, cache.v_dim)
         if not self.routed:
             self.look_ahead()
+        if layer.is_parallel:
+            return mixed
+        mixed = self.rotated(out, mixed, cache.window, v_turn)
         if gated or "attn_gate" in layer.shapes:
             gate = self.fp32(out, whole if gated else x)
             mixed = self.fp32(out, mixed, gate, over=(gate,))
         return self.fp32(self.a.hidden_size, mixed)
+
+    def projected(self, cache: CacheLayer, mixed: int) -> int:
+        """What is left of attention beside a parallel feed-forward: it is not asked for before that is added."""
+        turn = self.turn_of(cache.v_dim and 64, self.context.kv_v)
+        width = (cache.heads or self.a.heads) * cache.v_dim
+        return self.fp32(self.a.hidden_size, self.rotated(width, mixed, cache.window, turn))
 
     def keys_and_values(self, layer: Layer, cache: CacheLayer, x: int, turned: bool) -> tuple[int, int]:
         """K and V as they are cached, from the layer's input or a fused projection; with windows K is made first."""
@@ -460,22 +490,30 @@ class Recorder:
         normed = self.norm(layer, hidden) if layer.norms_input else hidden
         if layer.cache is not None or layer.state is not None:
             mixed = self.mixed(layer, normed)
+        if rows and layer.is_parallel and layer.cache is not None:
+            mixed = self.projected(layer.cache, mixed)
         if rows:
             mixed, hidden, normed = (add(row * rows, n, self.chosen) if n >= 0 else n for n in self.going_on(layer, mixed, hidden, normed))
-        if layer.is_parallel:
+        if layer.is_parallel and layer.cache is not None:
             out = self.feed_forward(layer, normed, tokens)
             out = add(row * tokens, out, hidden, over=(out, hidden))
+            mixed = mixed if rows else self.projected(layer.cache, mixed)
             return add(row * tokens, out, mixed, over=(out, mixed))
         if mixed >= 0:
-            # a gated delta net's result is reshaped, and a view is never computed over
-            hidden = add(row * tokens, mixed, hidden, over=(hidden,) if layer.is_delta_net and not rows else (mixed, hidden))
+            hidden = add(row * tokens, mixed, hidden, over=self.sum_over(layer, mixed, hidden, reshaped=not rows))
             normed = -1
         if not layer.has_feed_forward:
             return hidden
         if normed < 0:
             normed = add(row * tokens, hidden, over=(hidden,)) if layer.norms_feed_forward else hidden
         out = self.feed_forward(layer, normed, tokens)
-        return add(row * tokens, out, hidden, over=(out, hidden))
+        return add(row * tokens, out, hidden, over=(hidden, out) if self.a.family in _RESIDUAL_FIRST_AFTER else (out, hidden))
+
+    def sum_over(self, layer: Layer, mixed: int, hidden: int, *, reshaped: bool) -> tuple[int, ...]:
+        """Which of the two the sum of a mixer's result and the residual may take the place of, in llama.cpp's order."""
+        if layer.reshapes_result and reshaped:
+            return (hidden,)
+        return (hidden, mixed) if self.a.family in _RESIDUAL_FIRST else (mixed, hidden)
 
     @staticmethod
     def going_on(layer: Layer, mixed: int, hidden: int, normed: int) -> tuple[int, int, int]:
