@@ -1,0 +1,183 @@
+"""vLLM's budget and start-up figures against published logs (tests/data/vllm_logs.jsonl), and its promises."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import vram_plan as vp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vram_plan.engines.vllm_budget import batch_defaults, profile_of
+from vram_plan.hardware import resolve
+
+GIB = 1 << 30
+LOGS = [json.loads(line) for line in (Path(__file__).parent.parent / "data" / "vllm_logs.jsonl").read_text("utf-8").splitlines()]
+#: Rows whose log names all flags the pool hangs on.
+FLAGGED = [row for row in LOGS if {"tokens", "batch", "sequences", "utilization", "length"} <= set(row) and "speculative" not in row]
+
+
+def planned(row: dict[str, Any], **options: Any) -> vp.Plan:
+    given = {
+        "version": row["version"],
+        "gpu_memory_utilization": row.get("utilization"),
+        "max_num_batched_tokens": row.get("batch"),
+        "max_num_seqs": row.get("sequences"),
+        "speculative_tokens": row.get("speculative"),
+        **options,
+    }
+    return vp.plan(
+        row["model"], engine="vllm", gpus=f"{row['gpus']}x {row['gpu']}", tensor_parallel=row["tp"], quant=row.get("quant"),
+        kv_type=row.get("kv"), context=row.get("length", 8192), options={k: v for k, v in given.items() if v is not None}, offline=True,
+    )  # fmt: skip
+
+
+def test_tokens_and_concurrency_from_config_gpu_and_flags_alone() -> None:
+    """Within 2 % on nine of ten logs that tell the flags, and within 5 % on all."""
+    off = []
+    for row in FLAGGED:
+        figures = planned(row).engine
+        off.append(max(abs(figures["kv_tokens"] / row["tokens"] - 1), abs(figures["max_concurrency"] / row["concurrency"] - 1)))
+    assert len(off) >= 20
+    assert sum(error <= 0.02 for error in off) >= 0.9 * len(off), sorted(zip(off, [row["id"] for row in FLAGGED], strict=True))[-5:]
+    assert max(off) <= 0.05
+
+
+@pytest.mark.parametrize("row", [row for row in LOGS if "available" in row and "tokens" in row], ids=lambda row: row["id"])
+def test_tokens_follow_from_the_logged_memory(row: dict[str, Any]) -> None:
+    """The log rounds its GiB to two places: the tokens lie between those of the two ends."""
+    low, high = (planned(row, kv_cache_memory_bytes=int((row["available"] + d) * GIB)).engine["kv_tokens"] for d in (-0.006, 0.006))
+    assert low <= row["tokens"] <= high
+
+
+@pytest.mark.parametrize("row", [row for row in LOGS if "activation" in row], ids=lambda row: row["id"])
+def test_activation_and_non_torch(row: dict[str, Any]) -> None:
+    figures = planned(row).engine
+    assert figures["activation"] / GIB == pytest.approx(row["activation"], abs=0.2)
+    assert figures["non_torch"] / GIB == pytest.approx(row["non_torch"], abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tokens", "sequences"),
+    [("H100", 8192, 1024), ("A100 80GB", 2048, 256), ("RTX 4090", 2048, 256), ("B200", 16384, 1024), ("H200", 8192, 1024)],
+)
+def test_defaults_by_gpu(gpu: str, tokens: int, sequences: int) -> None:
+    assert batch_defaults(resolve(gpu).devices[0]) == (tokens, sequences)
+
+
+@pytest.mark.parametrize(
+    ("version", "name"), [("0.19", "0.18"), ("0.19.0", "0.18"), ("v0.26.1rc1", "0.26"), ("0.6.5", "0.0"), (None, "0.29"), ("1.0", "0.29")]
+)
+def test_profiles_by_version(version: str | None, name: str) -> None:
+    assert profile_of(version).name == name
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
+        ({"gpu_memory_utilization": True}, "gpu_memory_utilization"),
+        ({"max_num_seqs": 0}, "max_num_seqs"),
+        ({"max_num_batched_tokens": "many"}, "max_num_batched_tokens"),
+        ({"block_size": -16}, "block_size"),
+        ({"enforce_eager": "yes"}, "enforce_eager"),
+        ({"version": "latest"}, "version"),
+        ({"version": 0.19}, "version"),
+        ({"speculative_tokens": 65}, "speculative_tokens"),
+        ({"ubatch": 512}, "ubatch"),
+    ],
+)
+def test_options_that_cannot_be_meant(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(vp.UsageError, match=words):
+        vp.plan("llama3-8b", engine="vllm", gpus="H100", options=options)
+
+
+@pytest.mark.parametrize("kv", [{"kv_type": "q8_0"}, {"kv_type": "f32"}, {"kv_type_k": "fp8"}])
+def test_caches_vllm_does_not_have(kv: dict[str, str]) -> None:
+    with pytest.raises(vp.UsageError):
+        vp.plan("llama3-8b", engine="vllm", gpus="H100", **kv)
+
+
+def test_the_pool_fills_the_share_and_the_verdict_is_by_admission() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=16384)
+    figures, device = plan.engine, plan.devices[0]
+    inside = sum(term.bytes for term in device.terms if term.name not in ("context",))
+    share = int(device.usable * figures["gpu_memory_utilization"])
+    assert share - figures["bytes_per_block"] < inside <= share
+    assert figures["num_blocks"] * figures["bytes_per_block"] == next(t.bytes for t in device.terms if t.name == "kv_cache")
+    assert device.headroom == (figures["num_blocks"] - 1 - figures["blocks_per_request"]) * figures["bytes_per_block"]
+    most = plan.fit.max_sequences
+    assert most == (figures["num_blocks"] - 1) // figures["blocks_per_request"]
+    assert vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=16384, sequences=most + 1).fit.verdict == "does_not_fit"
+
+
+def test_a_request_too_long_is_refused_with_the_longest_that_is_not() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context="128k")
+    assert plan.fit.verdict == "does_not_fit"
+    longest = vp.max_context("llama3-8b", engine="vllm", gpus="RTX 4090")
+    assert longest == plan.fit.max_context == (plan.engine["num_blocks"] - 1) * 16
+    assert vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=longest).fit.verdict != "does_not_fit"
+    assert vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=longest + 1).fit.verdict == "does_not_fit"
+
+
+def test_max_model_len_bounds_the_context() -> None:
+    options = {"max_model_len": 4096}
+    assert vp.plan("llama3-8b", engine="vllm", gpus="H100", context=4096, options=options).fit.verdict == "fits"
+    longer = vp.plan("llama3-8b", engine="vllm", gpus="H100", context=4097, options=options)
+    assert (longer.fit.verdict, longer.fit.max_context) == ("does_not_fit", 4096)
+
+
+def test_a_given_number_of_sequences_is_not_raised() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", gpus="H100", context=512, sequences=9, options={"max_num_seqs": 8})
+    assert (plan.fit.verdict, plan.fit.max_sequences) == ("does_not_fit", 8)
+    assert vp.plan("llama3-8b", engine="vllm", gpus="H100", context=512, sequences=1100).engine["max_num_seqs"] == 1100
+
+
+def test_bytes_given_for_the_cache_bypass_the_share() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", gpus="H100", options={"kv_cache_memory_bytes": 10 * GIB, "gpu_memory_utilization": 0.5})
+    assert plan.engine["num_blocks"] == 10 * GIB // (2 << 20)
+    too_much = vp.plan("llama3-8b", engine="vllm", gpus="H100", options={"kv_cache_memory_bytes": 70 * GIB})
+    assert too_much.fit.verdict == "does_not_fit"
+
+
+def test_several_gpus_are_all_used_and_said() -> None:
+    plan = vp.plan("llama3-70b", engine="vllm", gpus="4x H100", context=8192)
+    assert (plan.engine["tensor_parallel"], plan.engine["pipeline_parallel"]) == (4, 1)
+    assert any("--tensor-parallel-size 4" in note.text for note in plan.notes)
+    one = vp.plan("llama3-8b", engine="vllm", gpus="4x H100", tensor_parallel=2, context=8192)
+    assert [bool(device.terms) for device in one.devices] == [True, True, False, False]
+    few = vp.plan("llama3-70b", engine="vllm", gpus="2x H100", tensor_parallel=8)
+    assert (few.fit.verdict, few.fit.max_context) == ("does_not_fit", 0)
+
+
+def test_the_smallest_of_unequal_gpus_decides() -> None:
+    both = vp.plan("llama3-8b", engine="vllm", gpus="RTX 3090 + RTX 4060 Ti 16GB", tensor_parallel=2)
+    twice = vp.plan("llama3-8b", engine="vllm", gpus="2x RTX 4060 Ti 16GB", tensor_parallel=2)
+    assert both.engine["num_blocks"] == twice.engine["num_blocks"]
+
+
+def test_without_a_gpu_only_what_is_asked_for_is_counted() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", context=8192, sequences=3)
+    cache = next(term for term in plan.devices[0].terms if term.name == "kv_cache")
+    assert cache.bytes == (3 * 512 + 1) * (2 << 20)
+    assert plan.fit.verdict == "unknown"
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=st.sampled_from(["llama3-8b", "gpt-oss-20b", "google/gemma-3-27b-it", "Qwen/Qwen3.5-9B", "deepseek-ai/DeepSeek-V2-Lite"]),
+    gpu=st.sampled_from(["RTX 3090", "H100", "2x H100", "2x RTX 4090"]),
+    kv=st.sampled_from(["bf16", "fp8"]),
+    sequences=st.integers(1, 40),
+    version=st.sampled_from([None, "0.19", "0.6"]),
+)
+def test_one_token_more_than_the_longest_does_not_fit(name: str, gpu: str, kv: str, sequences: int, version: str | None) -> None:
+    options = {"version": version} if version else {}
+    asked = {"engine": "vllm", "gpus": gpu, "kv_type": kv, "sequences": sequences, "options": options, "offline": True}
+    longest = vp.max_context(name, **asked)
+    assert longest is not None
+    if longest:
+        assert vp.plan(name, context=longest, **asked).fit.verdict != "does_not_fit"
+    assert vp.plan(name, context=longest + 1, **asked).fit.verdict == "does_not_fit"
