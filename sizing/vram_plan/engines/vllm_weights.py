@@ -1,73 +1,74 @@
-"""What one vLLM rank holds of a model before any request: parameters, and the tables and buffers beside them."""
+"""What one vLLM rank holds of a model before any request: parameters, and the tables and buffers beside them.
+
+Parameters are as vLLM creates them, before it repacks them; what CUDA's loading adds is apart (`extra_bytes`): the
+allocator's rounding, MXFP4's swizzle padding, and the copies MLA keeps of a quantised `kv_b_proj`.
+Source: vLLM 0.32 (its classes built with real configs, no weights), the files named in each function.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Final
 
-from ..formats.storage import storage_bytes
+from ..formats import Format, apply_format
+from ..formats.schemes import apply_scheme, scheme_from_config
 from ..models.architecture import Tensor
 from ..models.model import Model
 from .base import Work
-from .vllm_shards import layer_heads, local_shape, Heads
-from ..formats import apply_format
-from ..formats.schemes import apply_scheme, scheme_from_config
+from .vllm_classes import VllmClass, text_config, vllm_class
+from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding, packed_bits
+from .vllm_legal import refusal
+from .vllm_ropes import batch_buffer_bytes, layer_buffer_bytes, rope_tables
+from .vllm_shards import LayerHeads, local_shape
 
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
+
+_MIB: Final = 1 << 20
+#: Roles whose tensors vLLM puts into one.
+_FUSED: Final = {
+    **dict.fromkeys(("attn_q", "attn_k", "attn_v"), "qkv"),
+    **dict.fromkeys(("attn_q_a", "attn_kv_a_mqa"), "qkv_a"),
+    **{f"ffn_{side}{kind}": f"gate_up{kind}" for side in ("gate", "up") for kind in ("", "_shexp", "_exps")},
+}
 
 
 @dataclass(frozen=True, slots=True)
 class RankWeights:
-    """Bytes one rank allocates when the model is loaded: `parameter_bytes` and, beside them, `buffer_bytes`."""
+    """Bytes one rank allocates when the model is loaded.
+
+    `parameter_bytes` and `buffer_bytes` are as created; `extra_bytes` is what loading on CUDA adds to them. Each comes
+    with the reason it is that number.
+    """
 
     parameter_bytes: int
     buffer_bytes: int
+    extra_bytes: int
     why: str
     buffer_why: str
+    extra_why: str
 
     @property
     def total(self) -> int:
-        return self.parameter_bytes + self.buffer_bytes
+        """What vLLM's log calls "Model loading took"."""
+        return self.parameter_bytes + self.buffer_bytes + self.extra_bytes
 
 
-def _tensors(model, format):
-    if format.name == model.stored_format and model.quantization:
-        s = scheme_from_config(model.quantization, model.config)
-        return apply_scheme(model.architecture.tensors, s)
-    return apply_format(model.architecture, format)
+def rank_weights(
+    model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0, *, batch_tokens: int = 8192,
+    capability: tuple[int, int] | None = None,
+) -> RankWeights:  # fmt: skip
+    """Weights and buffers of tensor-parallel rank `rank` in pipeline stage `stage`.
 
-
-def _key(stored):
-    if stored in ("F32", "F16"):
-        return "BF16"
-    if stored.startswith("GPTQ"):
-        return "AWQ" + stored[4:]
-    return stored
-
-
-EVERY = {"Qwen3MoeForCausalLM"}
-
-def rank_weights(model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0) -> RankWeights:
-    """Weights and buffers of tensor-parallel rank `rank` in pipeline stage `stage`."""
-    heads = layer_heads(model.cache_layers)
-    a = model.architecture
-    st = stage_layers(a.layers, pp)
-    lo = sum(st[:stage]); hi = lo + st[stage]
-    total = 0
-    for t in _tensors(model, work.format):
-        if t.part == "mtp" or t.role.startswith("rope_"):
-            continue
-        if t.part == "text" and t.layer is not None and not lo <= t.layer < hi:
-            continue
-        if t.part == "text" and t.layer is None and pp > 1:
-            if t.role.startswith("token_embd") and not (stage == 0 or (a.tied_embeddings and stage == pp - 1)): continue
-            if t.role.startswith("output") and stage != pp - 1: continue
-        total += storage_bytes(_key(t.stored_as), local_shape(t, tp, heads.get(t.layer, Heads())))
-    return RankWeights(total, 0, "", "")
-
-
-def refusal(model: Model, work: Work, tp: int, pp: int) -> str | None:
-    """Why vLLM would not start with this split, and what would be legal; None when it would."""
-    return None
+    `batch_tokens` is `max_num_batched_tokens`, `capability` the GPU's compute capability (Hopper's where not given).
+    """
+    marlin = work.option("moe_backend") == "marlin"
+    experts = _local_experts(model.architecture.experts, tp, rank) if work.expert_parallel else 0
+    sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin))
+    buffers, why = _buffers(model, pp, stage, batch_tokens)
+    return RankWeights(sums.parameters, buffers, sums.extra, sums.why, why, sums.extra_why)
 
 
 def stage_layers(layers: int, pp: int) -> tuple[int, ...]:
@@ -77,3 +78,188 @@ def stage_layers(layers: int, pp: int) -> tuple[int, ...]:
     """
     base, left = divmod(layers, pp)
     return tuple(base + (left > 0 and pp - 1 - left <= stage < pp - 1) for stage in range(pp))
+
+
+@dataclass(frozen=True, slots=True)
+class _Sums:
+    parameters: int
+    extra: int
+    why: str
+    extra_why: str
+
+
+@lru_cache(maxsize=1024)
+def _stage_sums(model: Model, format: Format, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]) -> _Sums:
+    kind = vllm_class(model)
+    total = copies = swizzled = 0
+    tensors: dict[tuple[object, ...], list[int]] = defaultdict(list)
+    for tensor, shape, size in _held(model, format, kind, tp, pp, stage, experts, padding):
+        total += size
+        elements = 1
+        for length in shape:
+            elements *= length
+        packed = elements * packed_bits(tensor.stored_as) // 8
+        tensors[tensor.part, tensor.layer, _FUSED.get(tensor.role, tensor.role)].append(min(packed, size))
+        if tensor.role == "attn_kv_b" and packed_bits(tensor.stored_as) < 16:
+            copies += 2 * elements
+        if tensor.experts and tensor.stored_as == "MXFP4" and padding[0] == 1:
+            swizzled += _swizzle(size, shape, tensor.role)
+    slack = sum(_slack(sum(parts)) for parts in tensors.values())
+    parts = (
+        (slack, "the allocator's rounding of large tensors to 2 MiB"),
+        (copies, "16-bit copies of kv_b_proj for MLA's decode"),
+        (swizzled, "MXFP4 experts padded for Triton's layout"),
+    )
+    why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(tp, pp, stage, experts)
+    return _Sums(total, slack + copies + swizzled, why, ", ".join(text for size, text in parts if size))
+
+
+def _split_words(tp: int, pp: int, stage: int, experts: int) -> str:
+    words = [f"cut over {tp} ranks; norms, routers and missing KV heads whole on each"] if tp > 1 else []
+    words += [f"stage {stage + 1} of {pp}"] if pp > 1 else []
+    words += [f"{experts} experts a rank"] if experts else []
+    return (": " if words else "") + "; ".join(words)
+
+
+def _held(
+    model: Model, format: Format, kind: VllmClass, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]
+) -> Iterator[tuple[Tensor, tuple[int, ...], int]]:
+    """Every tensor of one rank: what it is, the shape of its part, its bytes."""
+    heads = _layer_heads(model)
+    dropped = _unused_vision_layers(model, kind)
+    inside = _stage_range(model.architecture.layers, pp, stage)
+    tensors = _tensors(model, format, kind)
+    stacks = {t.layer: t.stored_as for t in tensors if t.experts and len(t.shape) == 3}
+    for tensor in tensors:
+        if tensor.layer is not None and (tensor.layer not in inside if tensor.part == "text" else tensor.layer in dropped):
+            continue
+        if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
+            continue
+        whole = tensor.part not in ("text",) and kind.tower == "whole"
+        own_tp = 1 if whole or (experts and tensor.experts) else tp
+        shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
+        if experts and tensor.experts:
+            shape = (min(experts, shape[0]), *shape[1:])
+        yield tensor, shape, _bytes(tensor, shape, kind, padding, stacks.get(tensor.layer, ""))
+
+
+def _bytes(tensor: Tensor, shape: tuple[int, ...], kind: VllmClass, padding: tuple[int, int], stack: str) -> int:
+    role = tensor.role
+    down = role.startswith("ffn_down")
+    if tensor.experts and role.endswith(".bias"):
+        return expert_bias_bytes(shape, stack, down, padding)
+    if tensor.experts and len(shape) == 3:
+        intermediate = shape[2] if down else shape[1] // (2 if "gate_up" in role else 1)
+        return expert_bytes(tensor.stored_as, shape, down, padding, intermediate)
+    if _is_fp32(role, kind):
+        size = 4
+        for length in shape:
+            size *= length
+        return size
+    return linear_bytes(tensor.stored_as, shape)
+
+
+def _is_fp32(role: str, kind: VllmClass) -> bool:
+    """Parameters kept in fp32: state decay, correction biases, the indexer's norm, some classes' routers."""
+    if role in ("ssm_a", "exp_probs_b.bias") or role.startswith(("indexer.k_norm", "hc_", "output_hc_")):
+        return True
+    return role == "ffn_gate_inp" and "fp32" in kind.router
+
+
+@lru_cache(maxsize=128)
+def _tensors(model: Model, format: Format, kind: VllmClass) -> tuple[Tensor, ...]:
+    """The weights in a format, with what vLLM allocates besides: a V projection beside every K, correction biases."""
+    own = format.name == model.stored_format and model.quantization
+    if own and model.quantization is not None:
+        scheme = scheme_from_config(model.quantization, model.config)
+        tensors = apply_scheme(model.architecture.tensors, scheme) if scheme else model.architecture.tensors
+    else:
+        tensors = apply_format(model.architecture, format)
+    tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
+    if not own and "quantised" in kind.router and format.stored_as.split("-")[0] in ("AWQ", "GPTQ"):
+        tensors = tuple(replace(t, stored_as=format.stored_as) if t.role == "ffn_gate_inp" else t for t in tensors)
+    return (*tensors, *_missing_v(tensors), *_missing_biases(model, kind, tensors))
+
+
+def _missing_v(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """K and V that share a projection (Gemma-4's full layers) are allocated as two: `QKVParallelLinear`."""
+    with_v = {t.layer for t in tensors if t.role == "attn_v"}
+    for tensor in tensors:
+        if tensor.role == "attn_k" and tensor.part == "text" and tensor.layer not in with_v:
+            yield replace(tensor, role="attn_v")
+
+
+def _missing_biases(model: Model, kind: VllmClass, tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """One fp32 value an expert that steers the routing; checkpoints keep it as a buffer, vLLM as a parameter."""
+    topk = text_config(model).get("topk_method")
+    if "bias" not in kind.router or any(t.role == "exp_probs_b.bias" for t in tensors) or topk in ("greedy", "group_limited_greedy"):
+        return
+    for tensor in tensors:
+        if tensor.role == "ffn_gate_inp":
+            yield Tensor("exp_probs_b.bias", tensor.layer, tensor.shape[:1], stored_as="F32")
+
+
+@lru_cache(maxsize=128)
+def _layer_heads(model: Model) -> dict[int | None, LayerHeads]:
+    """Heads by layer: of its attention, or of its Mamba-2 mixer."""
+    found: dict[int | None, LayerHeads] = {c.layer: LayerHeads(c.heads, c.kv_heads) for c in model.cache_layers if c.heads}
+    config = text_config(model)
+    groups = next((v for k in ("mamba_n_groups", "n_groups", "mamba_ngroups") if isinstance(v := config.get(k), int) and v > 0), 0)
+    inner = {t.layer: t.shape[1] for t in model.architecture.tensors if t.role == "ssm_out" and groups and len(t.shape) == 2}
+    for tensor in model.architecture.tensors:
+        if tensor.role == "ssm_d" and tensor.layer in inner:
+            old = found.get(tensor.layer, LayerHeads())
+            found[tensor.layer] = LayerHeads(old.heads, old.kv_heads, inner[tensor.layer], groups, tensor.shape[0])
+    return found
+
+
+def _unused_vision_layers(model: Model, kind: VllmClass) -> range:
+    """LLaVA reads its tower before the last layers, which are not built (llava.py, `vision_feature_layer`)."""
+    layer = (model.config or {}).get("vision_feature_layer")
+    count = 1 + max((t.layer or 0 for t in model.architecture.tensors if t.part == "vision"), default=-1)
+    if kind.tower != "feature" or not isinstance(layer, int) or not -count <= layer < 0:
+        return range(0)
+    return range(count + 1 + layer, count)
+
+
+def _stage_range(layers: int, pp: int, stage: int) -> range:
+    counts = stage_layers(layers, pp)
+    start = sum(counts[:stage])
+    return range(start, start + counts[stage]) if pp > 1 else range(1 << 30)
+
+
+def _on_stage(role: str, kind: VllmClass, pp: int, stage: int, tied: bool) -> bool:
+    """Whether a pipeline stage allocates a tensor outside the layers."""
+    if pp == 1:
+        return True
+    if role.startswith(("token_embd", "position_embd", "per_layer")):
+        return kind.embedding == "every" or stage == 0 or (tied and stage == pp - 1 and role == "token_embd")
+    if role.startswith("output"):
+        return stage == pp - 1 or (kind.head == "every" and role in ("output", "output.bias"))
+    return True
+
+
+def _local_experts(experts: int, ranks: int, rank: int) -> int:
+    """Experts of one rank; the first ranks have one more where they do not divide (fused_moe/layer.py)."""
+    return experts // ranks + (rank < experts % ranks) if experts else 0
+
+
+def _slack(size: int) -> int:
+    """What PyTorch's allocator keeps beyond a tensor of 10 MiB or more: its last 2 MiB, unless over 1 MiB of that is free."""
+    rest = -size % (2 * _MIB)
+    return rest if size >= 10 * _MIB and rest <= _MIB else 0
+
+
+def _swizzle(size: int, shape: tuple[int, ...], role: str) -> int:
+    """Triton's MXFP4 layout has the hidden size as a multiple of 256 once loaded."""
+    hidden = shape[1] if role.startswith("ffn_down") else shape[2]
+    return size * (-hidden % 256) // hidden
+
+
+def _buffers(model: Model, pp: int, stage: int, batch_tokens: int) -> tuple[int, str]:
+    tables, batch = rope_tables(model), batch_buffer_bytes(model, batch_tokens)
+    inside = _stage_range(model.architecture.layers, pp, stage)
+    scales = layer_buffer_bytes(tuple(c for c in model.cache_layers if c.layer in inside))
+    words = [f"{t.positions:,} × {t.width} × {t.element_bytes} B" for t in tables]
+    why = "rope tables " + " + ".join(words) if words else "no rope table"
+    return sum(t.bytes for t in tables) + batch + scales, why + (f"; {batch_tokens:,} tokens of step buffers" if batch else "")
