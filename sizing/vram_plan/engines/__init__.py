@@ -16,7 +16,7 @@ ENGINES: Final = {
     "ollama": "ollama",
     "llama.cpp": "llamacpp",
     "vllm": "vllm",
-    "sglang": "allowance",
+    "sglang": "sglang",
     "transformers": "allowance",
 }
 _ALIASES: Final = {"llamacpp": "llama.cpp", "llama-cpp": "llama.cpp", "llama-server": "llama.cpp", "hf": "transformers"}
