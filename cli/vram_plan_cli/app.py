@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .commands_questions import compare, table
+from .commands_questions import compare, recommend, table
 from .failure import exit_code_of, report
 from .options import Json, ModelArgument, load_model, parse_settings
 
@@ -129,6 +129,7 @@ def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
 
 app.command()(table)
 app.command()(compare)
+app.command()(recommend)
 
 
 @app.command()

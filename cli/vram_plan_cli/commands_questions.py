@@ -22,10 +22,11 @@ from .options import (
     Setting,
     Width,
     load_model,
+    parse_seconds,
     parse_settings,
 )
 
-__all__ = ["compare", "table"]
+__all__ = ["compare", "recommend", "table"]
 
 Tp = Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)]
 Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)]
@@ -107,3 +108,58 @@ def compare(
         sequences=parallel, kv_type=kv, tensor_parallel=tp, pipeline_parallel=pp, offload=offload, prompt=prompt, output=output,
     )  # fmt: skip
     print_comparison(answer, kind, width, quiet)
+
+
+def recommend(
+    model: ModelArgument,
+    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence. Default: 8k.", show_default=False)] = None,
+    parallel: Parallel = 1,
+    min_decode: Annotated[
+        float | None, typer.Option("--min-decode", help="Tokens/s of one sequence, at least.", show_default=False)
+    ] = None,
+    max_ttft: Annotated[str | None, typer.Option("--max-ttft", help="Time to the first token: 2s, 500ms.", show_default=False)] = None,
+    gpus: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--gpus",
+            "--gpu",
+            help="Machines to choose from: 'RTX 4090; 2x RTX 3090; H100', or local. Default: common cards, 1 to 8 of each.",
+            show_default=False,
+        ),
+    ] = None,
+    engine: Annotated[
+        list[str] | None, typer.Option("--engine", "-e", help="As in plan; may be repeated. Default: llama.cpp, vllm.", show_default=False)
+    ] = None,
+    quant: Annotated[
+        str | None, typer.Option("--quant", "-q", help="Formats: Q4_K_M,AWQ. Default: the engines' usual ones.", show_default=False)
+    ] = None,
+    price: Annotated[
+        list[str] | None, typer.Option("--price", metavar="GPU=PRICE", help="'H100=2.1/h', 'RTX 3090=700'; may be repeated.")
+    ] = None,
+    kv: Kv = None,
+    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
+    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
+    top: Annotated[int, typer.Option("--top", min=1, max=50, help="How many to show.")] = 5,
+    json: Json = False,
+    csv: Csv = False,
+    markdown: Markdown = False,
+    quiet: Quiet = False,
+    width: Width = None,
+    offline: Offline = False,
+    check: Annotated[bool, typer.Option("--check", help="Exit 1 when nothing does what is asked.")] = False,
+) -> None:
+    """Which GPU(s), engine, format and split for this context, concurrency and speed; else the nearest misses."""
+    import vram_plan as vp
+
+    from .grids import one_of
+    from .recommend_screen import print_recommendation
+
+    kind = one_of(json, csv, markdown)
+    answer = vp.recommend(
+        load_model(model, offline), context=ctx, sequences=parallel, min_decode=min_decode,
+        max_ttft_s=parse_seconds(max_ttft) if max_ttft else None, gpus=gpus, engines=engine, quants=quant, prices=price or (),
+        kv_type=kv, prompt=prompt, output=output, top=top,
+    )  # fmt: skip
+    print_recommendation(answer, kind, width, quiet)
+    if check and not answer.options:
+        raise typer.Exit(1)

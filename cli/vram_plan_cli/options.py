@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from vram_plan import Model
 
-__all__ = ["load_model", "offline_wanted", "parse_settings"]
+__all__ = ["load_model", "offline_wanted", "parse_seconds", "parse_settings"]
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -76,3 +76,18 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             settings[key.strip()] = value
     return settings
+
+
+def parse_seconds(text: str) -> float:
+    """`2`, `2s`, `500ms`. Raises UsageError."""
+    from vram_plan import UsageError
+
+    number = text.strip().lower()
+    scale = 0.001 if number.endswith("ms") else 1.0
+    try:
+        seconds = float(number.removesuffix("ms").removesuffix("s")) * scale
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 1e6:
+        raise UsageError(f"{text[:40]!r} is no time", "write it as 2s or 500ms")
+    return seconds

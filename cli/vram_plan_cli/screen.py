@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from typing import TYPE_CHECKING, Final
@@ -28,6 +29,8 @@ PIPED_WIDTH: Final = 160
 
 def console(width: int | None = None) -> Console:
     """A console that colours on a terminal only, and never with NO_COLOR; a pipe gets wide plain lines."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")  # an ASCII locale gets question marks, not a failure
     if width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         width = PIPED_WIDTH
     return Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from .models.model import Model
     from .planner import max_context, max_sequences, plan
     from .questions.compare import Comparison, compare
+    from .questions.recommend import Recommendation, recommend
     from .questions.table import Table, table
     from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
@@ -55,6 +56,7 @@ _HOMES = {
     "models.loading": "load",
     "models.model": "Model",
     "questions.compare": "Comparison compare",
+    "questions.recommend": "Recommendation recommend",
     "questions.table": "Table table",
     "results": "Plan Term",
     "planner": "max_context max_sequences plan",
@@ -80,6 +82,7 @@ __all__ = [
     "ModelError",
     "ModelNotFoundError",
     "Plan",
+    "Recommendation",
     "Section",
     "Table",
     "Tensor",
@@ -100,6 +103,7 @@ __all__ = [
     "max_sequences",
     "parse_tokens",
     "plan",
+    "recommend",
     "table",
 ]
 

@@ -7,19 +7,19 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-from ..engines import Work, engine_module, engine_name
+from ..engines import Allocation, Work, engine_module, engine_name
 from ..errors import UsageError
 from ..formats import Format, find_format, for_engine
 from ..hardware import Detection, Device, local_devices, resolve
 from ..models.model import Model
 from ..planner import rooms_of, verdict_of
 from ..request import own_format
-from ..results import Note, Verdict
+from ..results import Note, SpeedEstimate, Verdict
 from ..units import parse_tokens
 
 __all__ = [
-    "Cell", "Machine", "cell", "machine_of", "name_of", "parse_contexts", "parse_formats", "said_engine", "summary_of", "texts_of",
-    "usual_contexts", "usual_formats",
+    "Cell", "Machine", "cell", "cell_and_speed", "machine_of", "name_of", "parse_contexts", "parse_formats", "said_engine", "summary_of",
+    "texts_of", "usual_contexts", "usual_formats",
 ]  # fmt: skip
 
 #: What people choose between, widest first.
@@ -78,7 +78,18 @@ def name_of(devices: Sequence[Device]) -> str:
 
 def cell(model: Model, work: Work, devices: tuple[Device, ...]) -> Cell:
     """The verdict and the sums alone: no inverse questions, no suggestions."""
+    return _cell(work, devices, engine_module(work.engine).allocate(model, work, devices))
+
+
+def cell_and_speed(model: Model, work: Work, devices: tuple[Device, ...]) -> tuple[Cell, SpeedEstimate | None]:
+    """A cell, and the speed where that is known."""
+    from ..speed import estimate
+
     found = engine_module(work.engine).allocate(model, work, devices)
+    return _cell(work, devices, found), estimate(model, work, devices, found) if devices else None
+
+
+def _cell(work: Work, devices: tuple[Device, ...], found: Allocation) -> Cell:
     used = sum(term.bytes for terms in found.devices for term in terms)
     if not devices:
         return Cell(work.context, used, None, "unknown")
