@@ -34,7 +34,7 @@ CAPTURE_SIZES: Final = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 _GRAPH_BYTES: Final = (int(0.0225 * GIB), int(0.0145 * GIB))
 _GRAPH_EXPERTS: Final = 1.5
 #: What a vision tower's profile adds at 8,192 tokens (logged).
-_TOWER_BYTES: Final = int(0.2 * GIB)
+_TOWER_BYTES: Final = int(0.17 * GIB)
 #: What the process holds before vLLM looks: the driver's context, and NCCL's first buffers (H100: 79.19 − 78.68 and − 77.65 GiB).
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
@@ -143,7 +143,9 @@ def activation_bytes(
     if samples and profile.top_k_buffer:
         sampler += 4 * z.vocab * _multiprocessors(device)
     feed_forward = 6 * tokens * z.dense // tp + 4 * residual
-    workspace = 2 * tokens * a.experts_per_token * (max(2 * z.expert // tp, z.hidden) + z.expert // tp) if z.expert and marlin else 0
+    # layers/fused_moe: two buffers a routed token, each as wide as the wider of the expert's matrices' sides
+    width = max(2 * z.expert // tp, z.hidden) + max(z.expert // tp, z.hidden)
+    workspace = 2 * tokens * a.experts_per_token * width if z.expert and marlin else 0
     tower = _TOWER_BYTES * tokens // 8192 if z.towers else 0
     if sampler >= feed_forward:
         why = f"sampler: {sequences:,} sequences × {z.vocab:,} logits × {per_logit} B"
