@@ -1,0 +1,172 @@
+"""Refit data/vram_plan_data/speed_constants.json from tests/data/speed_cases.jsonl: `python data/tools/fit_speed.py`.
+
+Needs numpy and scipy (the program itself does not). The roofline's own functions are run over arrays, so what is fitted
+is what is planned with. Each backend has one set of constants, each architecture may differ from it by as much as its
+measurements insist on (a Gaussian prior on the logarithm), and a heavy-tailed loss (Student's t, 2 degrees) keeps throttled or
+mislabelled submissions from steering. Errors and ranges are of GPUs left out of the fit, one at a time.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from scipy.optimize import least_squares
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / "sizing"), str(ROOT / "data"), str(ROOT / "tests")]
+
+from fit_speed_models import Decode, Prefill, Server  # noqa: E402
+from fit_speed_samples import Samples, decode_samples, prefill_samples, server_samples  # noqa: E402
+
+TABLE = ROOT / "data" / "vram_plan_data" / "speed_constants.json"
+DEGREES = 2.0
+#: At most this many measurements of one GPU count in full; copied scoreboards and averages count a third.
+FULL_ROWS = 8
+LESS_TRUSTED = 0.35
+
+
+def weights(samples: Samples) -> np.ndarray:
+    count = Counter(samples["gpu"])
+    pairs = zip(samples["gpu"], samples["direct"], strict=True)
+    return np.array([min(1.0, FULL_ROWS / count[gpu]) * (1.0 if direct else LESS_TRUSTED) for gpu, direct in pairs])
+
+
+def fit(form: Any, samples: Samples) -> tuple[np.ndarray, list[str]]:
+    """The parameters of one backend and the architectures they know."""
+    known = sorted(set(samples["architecture"]))
+    place = np.array([known.index(a) for a in samples["architecture"]])
+    mean, sd = form.prior()
+    n, k = len(mean), len(known)
+    root = np.sqrt(weights(samples))
+    target = np.log(samples["seconds"])
+
+    def residuals(p: np.ndarray) -> np.ndarray:
+        own = p[n:].reshape(form.OWN, k)
+        error = (np.log(form.seconds(samples, p[:n], own[:, place])) - target) / form.NOISE
+        loss = np.sqrt((DEGREES + 1) * np.log1p(error * error / DEGREES)) * root
+        return np.concatenate([loss, (p[:n] - mean) / sd, (own / np.array(form.OWN_SD)[:, None]).ravel()])
+
+    start = np.concatenate([mean, np.zeros(form.OWN * k)])
+    return least_squares(residuals, start, max_nfev=400).x, known
+
+
+def predict(form: Any, samples: Samples, p: np.ndarray, known: list[str]) -> np.ndarray:
+    n, k = len(form.prior()[0]), len(known)
+    own = np.concatenate([p[n:].reshape(form.OWN, k), np.zeros((form.OWN, 1))], axis=1)
+    place = np.array([known.index(a) if a in known else k for a in samples["architecture"]])
+    return form.seconds(samples, p[:n], own[:, place])
+
+
+def select(samples: Samples, mask: np.ndarray) -> Samples:
+    return {key: np.asarray(value)[mask] for key, value in samples.items()}
+
+
+def left_out(form: Any, samples: Samples, groups: str = "gpu") -> np.ndarray:
+    """Seconds of every sample, by constants that have not seen its GPU."""
+    out = np.empty(len(samples["seconds"]))
+    for name in sorted(set(samples[groups])):
+        mask = np.asarray(samples[groups]) == name
+        if mask.all():
+            out[mask] = predict(form, samples, *fit(form, samples))
+        else:
+            out[mask] = predict(form, select(samples, mask), *fit(form, select(samples, ~mask)))
+    return out
+
+
+def spread(ratio: np.ndarray, floor: float) -> list[float]:
+    """Measured ÷ estimated rate at both ends of a range for nine in ten, at least ± `floor`."""
+    if len(ratio) < 8:
+        return [round(1 / (1 + 2 * floor), 3), round(1 + 2 * floor, 3)]
+    low, high = np.percentile(ratio, [5.0, 95.0])
+    return [round(float(min(low, 1 - floor)), 3), round(float(max(high, 1 + floor)), 3)]
+
+
+def score(name: str, samples: Samples, seconds: np.ndarray, mask: np.ndarray, ends: dict[bool, list[float]]) -> dict[str, Any] | None:
+    """The row of the accuracy table for the samples of `mask`."""
+    if not mask.any():
+        return None
+    part = select(samples, mask)
+    ratio = part["seconds"] / seconds[mask]  # estimated rate ÷ measured rate
+    error = np.abs(ratio - 1)
+    naive = np.abs(part["seconds"] / part["naive_s"] - 1) if "naive_s" in part else None
+    inside = [ends[bool(m)][0] <= 1 / r <= ends[bool(m)][1] for r, m in zip(ratio, part["moe"], strict=True)]
+    return {
+        "class": name, "rows": int(mask.sum()), "gpus": len(set(part["gpu"])), "median": round(float(np.median(error)), 4),
+        "p90": round(float(np.percentile(error, 90)), 4), "within_20": round(float(np.mean(error <= 0.2)), 3), "inside": round(float(np.mean(inside)), 3),
+        "naive_median": round(float(np.median(naive)), 4) if naive is not None else None,
+        "naive_p90": round(float(np.percentile(naive, 90)), 4) if naive is not None else None,
+    }  # fmt: skip
+
+
+def counts(samples: Samples) -> dict[str, int]:
+    return {"rows": len(samples["gpu"]), "gpus": len(set(samples["gpu"]))}
+
+
+def per_architecture(samples: Samples) -> dict[str, dict[str, int]]:
+    rows: dict[str, set[str]] = defaultdict(set)
+    for gpu, key in zip(samples["gpu"], samples["architecture"], strict=True):
+        rows[key].add(gpu)
+    total = Counter(samples["architecture"])
+    return {key: {"rows": total[key], "gpus": len(gpus)} for key, gpus in sorted(rows.items())}
+
+
+HBM = ("a100", "h100", "volta", "pascal-hbm")
+
+
+def accuracy_rows(name: str, samples: Samples, seconds: np.ndarray, ends: dict[bool, list[float]]) -> list[dict[str, Any]]:
+    direct, moe = np.asarray(samples["direct"]), np.asarray(samples["moe"])
+    hbm = np.isin(samples["architecture"], HBM)
+    parts = [(name, direct)]
+    if "cuda" in name:
+        parts += [(f"{name}, GDDR and LPDDR", direct & ~hbm), (f"{name}, HBM", direct & hbm)]
+    parts += [(f"{name}, mixtures of experts", direct & moe), (f"{name}, LocalScore and Ollama", ~direct)]
+    return [row for label, mask in parts if (row := score(label, samples, seconds, mask, ends))]
+
+
+def one(name: str, form: Any, samples: Samples, groups: str = "gpu", floor: float = 0.08) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One part of the table and its accuracy rows."""
+    unseen = left_out(form, samples, groups)
+    ratio = unseen / samples["seconds"]  # measured rate ÷ estimated rate
+    moe, direct = np.asarray(samples["moe"]), np.asarray(samples["direct"])
+    ends = {flag: spread(ratio[(moe == flag) & direct], floor) for flag in (False, True)}
+    p, known = fit(form, samples)
+    part = form.table(p, known, per_architecture(samples)) | counts(samples) | {"spread": ends[False], "spread_moe": ends[True]}
+    rows = accuracy_rows(name, samples, unseen, ends)
+    for row in rows:
+        print(f"{row['class']:48s} {row['rows']:4d} rows {row['gpus']:2d} GPUs  {row['median']:6.1%} {row['p90']:6.1%}  <20%: {row['within_20']:.0%}  "
+              f"inside {row['inside']:.0%}")  # fmt: skip
+    return part, rows
+
+
+def main() -> None:
+    old = json.loads(TABLE.read_text(encoding="utf-8"))
+    table: dict[str, Any] = {"fitted": datetime.date.today().isoformat(), "fitted_on": "tests/data/speed_cases.jsonl", "form": old["form"]}
+    table["architectures"], table["assumed"] = old["architectures"], old["assumed"]
+    accuracy: list[dict[str, Any]] = []
+    table["llama.cpp"] = {}
+    for backend in ("cuda", "metal", "rocm", "vulkan"):
+        decode, rows = one(f"llama.cpp decode, {backend}", Decode(), decode_samples(backend))
+        prefill, more = one(f"llama.cpp prefill, {backend}", Prefill(), prefill_samples(backend), floor=0.15)
+        table["llama.cpp"][backend] = {"decode": decode, "prefill": prefill}
+        accuracy += rows + more
+    table["servers"] = {}
+    for engine in ("vllm", "sglang"):
+        table["servers"][engine] = {}
+        for kind in ("dense", "moe"):
+            part, rows = one(f"{engine} time per output token, {kind}", Server(), server_samples(engine, kind == "moe"), floor=0.12)
+            part["spread"] = part.pop("spread_moe") if kind == "moe" else part["spread"]
+            part.pop("spread_moe", None)
+            table["servers"][engine][kind] = part
+            accuracy += rows
+    table["accuracy"] = accuracy
+    TABLE.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""The measurements as columns: the roofline's pieces of each, and what was measured."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+from speed.cases import Case, speed_cases
+from vram_plan.engines.weights import weights_of
+from vram_plan.formats import find_format
+from vram_plan.hardware import device_of, find_gpu
+from vram_plan.models.loading import load
+from vram_plan.speed.hardware import Rates, rates_of
+from vram_plan.speed.reads import Reads, reads_of
+from vram_plan.speed.roofline import decode_pieces, prefill_pieces
+from vram_plan.speed.server import link_rate, peak_flops, prefill_flops, server_pieces
+from vram_plan.speed.words import age_of
+
+Samples = dict[str, Any]
+_GIB = 1 << 30
+
+
+def _setting(case: Case, backend: str) -> tuple[Reads, Rates, float, float]:
+    model, format = load(case.model, offline=True), find_format(case.quant)
+    size = weights_of(model, format).total
+    rates = rates_of(device_of(find_gpu(case.gpu)), backend)
+    if rates is None:
+        raise SystemExit(f"{case.gpu} has no rates")
+    return reads_of(model, format), rates, (case.size_gib * _GIB / size if case.size_gib else 1.0), size
+
+
+def _columns(rows: list[dict[str, Any]]) -> Samples:
+    return {key: np.array([row[key] for row in rows]) for key in rows[0]}
+
+
+def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str, Any]:
+    return {
+        "gpu": case.gpu, "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
+        "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": case.engine not in ("llamafile", "ollama"),
+        "average": case.engine == "llamafile", "seconds": seconds,
+    }  # fmt: skip
+
+
+def _llama(case: Case, backend: str, metric: str) -> bool:
+    single = case.backend == backend and case.metric == metric and case.n_gpu == 1 and case.batch == 1
+    return single and case.tokens_per_s is not None and not case.suspect
+
+
+def _plain(piece: Any) -> dict[str, float]:
+    return {field.name: getattr(piece, field.name) for field in fields(piece)}
+
+
+def decode_samples(backend: str) -> Samples:
+    """llama.cpp on one GPU, one sequence. A file larger than the format says (a mix of its own) reads as much more."""
+    rows = []
+    for case in speed_cases():
+        if _llama(case, backend, "decode") and case.tokens_per_s:
+            reads, rates, scale, size = _setting(case, backend)
+            piece = _plain(decode_pieces(reads, rates, case.history, 1, 2.0, 2.0))
+            piece["weights_s"] *= scale
+            piece["issue_s"] *= scale
+            rows.append(piece | _common(case, reads, rates, 1 / case.tokens_per_s) | {"naive_s": size * scale / rates.bandwidth})
+    return _columns(rows)
+
+
+def prefill_samples(backend: str) -> Samples:
+    """llama.cpp's prompts of 256 tokens and more on one GPU."""
+    rows = []
+    for case in speed_cases():
+        if _llama(case, backend, "prefill") and case.tokens_per_s and case.prompt >= 256:
+            reads, rates, scale, _ = _setting(case, backend)
+            piece = _plain(prefill_pieces(reads, rates, case.prompt, case.depth, case.ubatch))
+            piece["weights_s"] *= scale
+            rows.append(piece | _common(case, reads, rates, case.prompt / case.tokens_per_s))
+    return _columns(rows)
+
+
+def server_samples(engine: str, moe: bool) -> Samples:
+    """Servers' time per output token at a constant number of requests."""
+    rows = []
+    for case in speed_cases():
+        if case.engine != engine or not case.tpot_ms or case.tp != case.n_gpu:
+            continue
+        model, format = load(case.model, offline=True), find_format(case.quant)
+        reads, device = reads_of(model, format), device_of(find_gpu(case.gpu))
+        rates = rates_of(device, "cuda")
+        if rates is None or bool(reads.experts) != moe:
+            continue
+        peak = peak_flops(rates, format)
+        between = case.batch / max(case.gen, 1) * prefill_flops(reads, case.prompt)
+        history = case.prompt + case.gen / 2
+        piece = _plain(server_pieces(reads, rates, peak, history, case.batch, (2.0, 2.0), case.tp, link_rate((device,)), between))
+        naive = (weights_of(model, format).total / case.tp) / rates.bandwidth
+        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | {"naive_s": naive, "model": case.model, "sequences": case.batch})
+    return _columns(rows)

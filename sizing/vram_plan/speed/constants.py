@@ -1,0 +1,142 @@
+"""The fitted constants of `vram_plan_data/speed_constants.json`, resolved for one class and architecture."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
+
+from vram_plan_data import ROOT
+
+__all__ = [
+    "DecodeConstants", "Evidence", "PrefillConstants", "ServerConstants", "Spread", "architecture_key", "decode_constants",
+    "prefill_constants", "server_constants", "table",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Spread:
+    """Measured ÷ estimated at the ends of the range, and what share of unseen GPUs' measurements it holds."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """What a class was fitted on, in words for the answer's `basis`."""
+
+    label: str
+    rows: int
+    gpus: int
+    own_architecture: bool
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeConstants:
+    """Multipliers of the decode pieces. Shares are of the catalogue's bandwidth; `layer_s` is a layer's fixed time a token."""
+
+    weight_share: float
+    issue_bytes_per_flop: float
+    kv_share: float
+    state_share: float
+    layer_s: float
+    spread: Spread
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class PrefillConstants:
+    """Multipliers of the prefill pieces: shares of the matrix rate, of the issue rate and of the bandwidth."""
+
+    tensor_share: float
+    issue_share: float
+    attention_share: float
+    weight_share: float
+    layer_s: float
+    scale_exponent: float
+    spread: Spread
+    evidence: Evidence
+
+
+@dataclass(frozen=True, slots=True)
+class ServerConstants:
+    """Multipliers of a server's step: bandwidth and arithmetic shares, a layer's fixed time, an all-reduce's fixed time."""
+
+    weight_share: float
+    compute_share: float
+    prefill_share: float
+    layer_s: float
+    reduce_s: float
+    spread: Spread
+    prefill_spread: Spread
+    evidence: Evidence
+
+
+@lru_cache(maxsize=1)
+def table() -> Mapping[str, Any]:
+    """The whole table, as read."""
+    data: Mapping[str, Any] = json.loads((ROOT / "speed_constants.json").read_text(encoding="utf-8"))
+    return data
+
+
+@lru_cache(maxsize=1024)
+def architecture_key(vendor: str, name: str, capability: str | None) -> str:
+    """The class of one GPU: the first row of `architectures` that it matches; its maker's name in lower case if none."""
+    for row in table()["architectures"]:
+        if row["vendor"] == vendor and row.get("capability", capability) == capability and re.search(row.get("name", ""), name):
+            return str(row["key"])
+    return vendor.lower()
+
+
+def _evidence(backend: str, part: Mapping[str, Any], architecture: str, own: Mapping[str, Any]) -> Evidence:
+    found = own.get(architecture)
+    label = f"{backend}, {architecture}" if found else f"{backend} pool: no measurement of {architecture}"
+    row = found or part
+    return Evidence(label, row["rows"], row["gpus"], found is not None)
+
+
+@lru_cache(maxsize=2048)
+def decode_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> DecodeConstants:
+    """llama.cpp's decode constants. `age` is 0 for builds since mid-2025, 1 for those of May 2024 and before."""
+    part = table()["llama.cpp"][backend]["decode"]
+    own = part["architectures"].get(architecture, {})
+    share = min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0), 0.98)
+    layer = part["layer_us"] * own.get("layer_us", 1.0) * part["old_build_layer"] ** age * (part["moe_layer"] if moe else 1.0)
+    spread = part["spread_moe" if moe else "spread"]
+    kv_share = part["kv_share_flash" if flash_attention else "kv_share_plain"]
+    return DecodeConstants(
+        share * part["family"][family], part["issue_bytes_per_flop"], share * kv_share, share, layer * 1e-6, Spread(*spread),
+        _evidence(backend, part, architecture, part["architectures"]),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=2048)
+def prefill_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> PrefillConstants:
+    """llama.cpp's prefill constants."""
+    part = table()["llama.cpp"][backend]["prefill"]
+    own = part["architectures"].get(architecture, {})
+    scale = own.get("share", 1.0)
+    after = (part["moe_share"] * own.get("moe_share", 1.0) if moe else 1.0) * (part["old_build"] ** age if family != "plain" else 1.0)
+    spread = part["spread_moe" if moe else "spread"]
+    attention = part["attention_share_flash" if flash_attention else "attention_share_plain"]
+    return PrefillConstants(
+        min(part["tensor_share"] * scale * part["family"][family], 0.98) * after, part["issue_share"][family] * scale * after,
+        attention * scale, part["weight_share"], part["layer_us"] * 1e-6,
+        part["scale_exponent"], Spread(*spread), _evidence(backend, part, architecture, part["architectures"]),
+    )  # fmt: skip
+
+
+@lru_cache(maxsize=512)
+def server_constants(engine: str, architecture: str, moe: bool) -> ServerConstants:
+    """A server engine's constants for dense models or mixtures of experts."""
+    part = table()["servers"][engine]["moe" if moe else "dense"]
+    own = architecture in part["architectures"]
+    label = f"{engine}, {architecture}" if own else f"{engine} pool: no measurement of {architecture}"
+    return ServerConstants(
+        part["bandwidth_share"], part["compute_share"], part["prefill_share"], part["layer_us"] * 1e-6, part["reduce_us"] * 1e-6,
+        Spread(*part["spread"]), Spread(*part["prefill_spread"]), Evidence(label, part["rows"], part["gpus"], own),
+    )  # fmt: skip

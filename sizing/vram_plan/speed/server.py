@@ -1,0 +1,42 @@
+"""vLLM's and SGLang's step on tensor-parallel GPUs: rates of their number formats and links, a prompt's arithmetic."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+from ..formats import Format
+from ..hardware import Device, topology_of
+from .hardware import Rates
+from .reads import Reads
+from .roofline import mean_attention_flops, server_pieces, server_terms
+
+__all__ = ["link_rate", "peak_flops", "prefill_flops", "server_pieces", "server_terms"]
+
+#: Between nodes: one 400 Gbit/s port a GPU (NVIDIA DGX H100 user guide), 50 GB/s one direction.
+_NETWORK = 50e9
+
+
+@lru_cache(maxsize=256)
+def _width(name: str) -> str:
+    upper = name.upper()
+    if "W4A16" in upper or "AWQ" in upper or "GPTQ" in upper or "NF4" in upper:
+        return "bf16"  # 4-bit weights, 16-bit arithmetic
+    if "FP4" in upper:
+        return "fp4"
+    return "fp8" if "FP8" in upper or "W8A8" in upper or "INT8" in upper else "bf16"
+
+
+def peak_flops(rates: Rates, format: Format) -> float:
+    """The matrix rate of the arithmetic a format is computed in; a GPU without FP4 or FP8 units computes in 16 bits."""
+    return {"fp4": rates.fp4_flops, "fp8": rates.fp8_flops, "bf16": rates.bf16_flops}[_width(format.name)]
+
+
+def link_rate(devices: tuple[Device, ...]) -> float | None:
+    """Bytes per second one GPU sends to the others; a network port where nodes are crossed."""
+    link = topology_of(devices)
+    return _NETWORK if link.nodes > 1 else link.link_bytes_per_s
+
+
+def prefill_flops(reads: Reads, prompt: int) -> float:
+    """Floating-point operations of one prompt."""
+    return prompt * (2.0 * reads.active_parameters + mean_attention_flops(reads, prompt, 0))

@@ -1,0 +1,34 @@
+"""Small readings of a request for the speed model: how old a build is, a yes or no, what binds, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+__all__ = ["age_of", "flag", "shares_in_words"]
+
+#: llama.cpp builds are called old (1) up to May 2024, new (0) from mid-2025: the dates of the measurements.
+_OLD: Final = 2024 + 4 / 12
+_NEW: Final = 2025 + 7 / 12
+_NO: Final = frozenset({"false", "no", "off", "0"})
+
+
+def age_of(build: Any) -> float:
+    """0 for a build of mid-2025 or later, 1 for one of May 2024 or before, between in a line; a build not read is new."""
+    year, _, month = str(build).strip().partition("-")
+    if not (year.isdigit() and month.isdigit() and len(year) == 4 and len(month) <= 2):
+        return 0.0
+    when = int(year) + (int(month) - 1) / 12
+    return min(1.0, max(0.0, (_NEW - when) / (_NEW - _OLD)))
+
+
+def flag(value: Any, default: bool) -> bool:
+    """True unless the value says no."""
+    return default if value is None else str(value).strip().lower() not in _NO
+
+
+def shares_in_words(bound: str, terms: Mapping[str, float]) -> str:
+    """`memory-bound: 71 % weights, 22 % KV, 7 % per-layer overhead`; shares below half a percent are left out."""
+    total = sum(terms.values()) or 1.0
+    parts = [f"{100 * value / total:.0f} % {name}" for name, value in terms.items() if value / total >= 0.005]
+    return f"{bound}-bound: {', '.join(parts)}"
