@@ -26,6 +26,7 @@ from .results import (
     RequestSummary,
     Verdict,
 )  # fmt: skip
+from .speed import estimate as speed_estimate
 from .suggest import suggestions
 
 __all__ = ["max_context", "max_sequences", "plan"]
@@ -95,7 +96,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         memory=_memory(placed),
         fit=fit,
         engine=dict(found.figures),
-        speed=None,
+        speed=speed_estimate(model, work, devices, found),
         launch=(),
         notes=(
             *(Note("info", text) for text in model.notes),

@@ -97,22 +97,26 @@ class Fit:
 
 @dataclass(frozen=True, slots=True)
 class EstimatedRate:
-    """Tokens per second as an estimate with its range; `bound` is what limits it."""
+    """Tokens per second as an estimate with its range; `bound` is what limits it, `why` says it in words with shares."""
 
     tokens_per_s: float
     low: float
     high: float
     bound: Literal["memory", "compute", "overhead", "link"]
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedEstimate:
+    """`ttft_s` is of one prompt on an idle machine. `tokens_per_joule_at_most` is decode at the GPUs' power limit: a bound."""
+
     prefill: EstimatedRate
     decode: EstimatedRate
     ttft_s: float
     tpot_s: float
     total_s: float | None
     basis: str
+    tokens_per_joule_at_most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
