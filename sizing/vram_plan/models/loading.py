@@ -13,7 +13,7 @@ from .checkpoint import Checkpoint
 from .model import Model
 from .reference import Reference, parse_reference
 
-__all__ = ["load"]
+__all__ = ["load", "load_row"]
 
 Progress = Callable[[int, int], None]
 
@@ -45,11 +45,18 @@ def _from_name(name: str) -> Model:
             return assemble(pulled, ollama_tag=name)
     row, quant, loose = catalog.find_model(name)
     note = (f"{name} was read as {row.id}",) if loose else ()
-    return _catalogued(row, name, quant, note)
+    return _catalogued(row, name, quant, note, name if ":" in name else None)
+
+
+def load_row(row: catalog.CatalogRow) -> Model:
+    """The model of one row of the catalogue."""
+    return _catalogued(row, row.name, None, ())
 
 
 @lru_cache(maxsize=512)
-def _catalogued(row: catalog.CatalogRow, reference: str, quant: str | None, notes: tuple[str, ...]) -> Model:
+def _catalogued(
+    row: catalog.CatalogRow, reference: str, quant: str | None, notes: tuple[str, ...], ollama_tag: str | None = None
+) -> Model:
     config, source = catalog.row_config(row)
     found = Checkpoint(
         name=row.id,
@@ -60,7 +67,7 @@ def _catalogued(row: catalog.CatalogRow, reference: str, quant: str | None, note
         quantization=config.get("quantization_config"),
         notes=notes,
     )
-    return assemble(found, quant=quant, ollama_tag=reference if ":" in reference else None)
+    return assemble(found, quant=quant, ollama_tag=ollama_tag)
 
 
 def _from_hub(asked: Reference, offline: bool, progress: Progress | None) -> Model:
