@@ -16,9 +16,9 @@ from ..models.model import Model
 from ..results import Term
 from ..units import MIB, format_gib
 from .base import Allocation, Work
-from .llamacpp_cells import CELLS, Context, cache_layers, kv_groups, state_elements
+from .llamacpp_cells import CELLS, Context, cache_layers, kv_groups, state_elements, state_widths
 from .llamacpp_compute import compute_bytes
-from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed
+from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed, visiting_weights
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
 
@@ -29,6 +29,8 @@ DEFAULT_KV: Final = "f16"
 MAX_SEQUENCES: Final = 256
 #: Copies of every input where GPUs work as a pipeline (ggml-backend.cpp, GGML_SCHED_MAX_COPIES).
 PIPELINE_COPIES: Final = 4
+#: Batches of this many tokens and more are computed on the GPU although weights are in host memory (CUDA's `offload_op`).
+OFFLOADED_BATCH: Final = 32
 #: Compute buffer of a vision tower at 1472 × 1472 pixels (llama.cpp's log of Qwen3.6-27B's projector).
 MMPROJ_COMPUTE: Final = 248 * MIB
 
@@ -74,7 +76,7 @@ def context_of(work: Work, settings: Settings) -> Context:
     cuda = settings.backend in ("cuda", "rocm")
     return Context(
         length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else parallel, settings.swa_full,
-        build.mask_cast, cuda, build.rotates,
+        build.mask_cast, cuda and build.fp16_copies, build.rotates,
     )  # fmt: skip
 
 
@@ -115,23 +117,27 @@ def _weights(run: Run, layers: tuple[int, ...], last: bool) -> int:
 
 def _kv(run: Run, layers: tuple[int, ...]) -> Any:
     c = run.context
-    return kv_groups(run.model, layers, (c.kv_k, c.kv_v), c.flash, c.fp16_copies)
+    return kv_groups(run.model, layers, (c.kv_k, c.kv_v), c.flash, run.settings.backend in ("cuda", "rocm"))
 
 
 def _compute(run: Run, layers: tuple[int, ...], last: bool) -> int:
-    """The graph's buffer, and room for the largest tensor of the host's that is copied in to be multiplied with."""
-    span = (layers[0], min(layers[-1] + 1, run.model.architecture.layers)) if layers else (0, 0)
-    copies = PIPELINE_COPIES if run.placement.pipelined else 1
-    return compute_bytes(run.model, run.context, span, last=last, copies=copies) + _visiting(run)
+    """The graph's buffer. Of layers left in host memory every weight is copied in to be multiplied with, one by one."""
+    placement, count = run.placement, run.model.architecture.layers
+    span = (layers[0], min(layers[-1] + 1, count)) if layers else (count, count)
+    visiting = _visiting(run)
+    if visiting and placement.devices == 1:
+        span, last = (0, count), True
+    copies = PIPELINE_COPIES if placement.pipelined else 1
+    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=visiting)
 
 
-def _visiting(run: Run) -> int:
-    """The largest weight that stays in host memory but is used on the GPU for batches of 32 tokens and more."""
-    if run.context.tokens < 32:
-        return 0
-    w, p = run.weights, run.placement
-    away = [w.largest[i] for i in p.layers_on(HOST)]
-    return max([*away, *w.largest_expert[: p.expert_layers], w.head if p.output == HOST else 0], default=0)
+def _visiting(run: Run) -> tuple[tuple[str, int], ...]:
+    """Weights that stay in host memory but are used on the GPU for batches of 32 tokens and more: role, largest size."""
+    p = run.placement
+    away = p.layers_on(HOST)
+    if run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
+        return ()
+    return visiting_weights(run.model, run.work.format, len(away), p.expert_layers)
 
 
 def _runtime(device: Device | None) -> Term:
@@ -226,16 +232,15 @@ def _kv_why(run: Run) -> str:
     kinds = "/".join(dict.fromkeys((c.kv_k, c.kv_v)))
     text = f"{c.length:,} cells (context in steps of {CELLS})"
     text += f" × {c.streams} caches" if c.streams > 1 else f" shared by {c.parallel} sequences" if c.parallel > 1 else ""
-    rings = sorted({(layer.window, c.ring(layer.window)) for layer in cache_layers(run.model.architecture) if layer.window and layer.kv_heads})
-    for window, cells in rings:
-        text += f"; {cells:,} where a layer sees {window:,} (and a batch of {c.ubatch})"
+    for window in sorted({layer.window for layer in cache_layers(run.model.architecture) if layer.window and layer.kv_heads}):
+        text += f"; {c.ring(window):,} where a layer sees {window:,} (and a batch of {c.ubatch})"
     if any(layer.latent_rank for layer in cache_layers(run.model.architecture)):
         text += "; the latent only, no V"
     return f"{text}, in {kinds}"
 
 
 def _state_why(run: Run) -> str:
-    layers, n = len({layer.layer for layer in cache_layers(run.model.architecture) if layer.state_elements or layer.conv_elements}), run.context.parallel
+    layers, n = len(state_widths(run.model)), run.context.parallel
     return f"fp32 states of {layers} recurrent layers × {n} sequence{'s' if n > 1 else ''}, whatever the context"
 
 
@@ -245,8 +250,8 @@ def _compute_why(run: Run) -> str:
     text = f"one batch of {c.tokens} tokens through the widest layer, its mask over {c.length:,} cells, logits of {rows}"
     if run.placement.pipelined:
         text += f", inputs {PIPELINE_COPIES} times for the pipeline"
-    visiting = _visiting(run)
-    return f"{text}; {format_gib(visiting)} for weights copied in from host memory" if visiting else text
+    visiting = max((size for _, size in _visiting(run)), default=0)
+    return f"{text}; weights in host memory are copied in, up to {format_gib(visiting)} at once" if visiting else text
 
 
 def _host_why(run: Run) -> str:

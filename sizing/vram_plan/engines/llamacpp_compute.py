@@ -11,29 +11,35 @@ from functools import lru_cache
 
 from ..models.model import Model
 from .llamacpp_cells import CELLS, Context
-from .llamacpp_graph import Recorder, layers_of, shortened
+from .llamacpp_graph import Recorder
+from .llamacpp_layers import layers_of, shortened
 from .llamacpp_tape import Tape
 
 __all__ = ["compute_bytes"]
 
 
-def compute_bytes(model: Model, context: Context, layers: tuple[int, int], *, last: bool, copies: int = 1) -> int:
+def compute_bytes(
+    model: Model, context: Context, layers: tuple[int, int], *, last: bool, copies: int = 1, visiting: tuple[tuple[str, int], ...] = ()
+) -> int:
     """Bytes of the buffer for layers `layers[0]` to `layers[1]` (excluded) of a model; with `last` the logits as well.
 
-    `copies` is 4 where llama.cpp runs several GPUs as a pipeline. Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
+    `copies` is 4 where llama.cpp runs several GPUs as a pipeline; `visiting` are weights copied in (role, bytes).
+    Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
     """
     context = replace(context, parallel=1 << (context.parallel - 1).bit_length())
     low = max(1 << (context.length.bit_length() - 1), CELLS)
-    floor = _peak(model, replace(context, length=low), layers, last, copies)
+    floor = _peak(model, replace(context, length=low), layers, last, copies, visiting)
     if low == context.length:
         return floor
-    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies)
+    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies, visiting)
     return floor + (ceiling - floor) * (context.length - low) // low
 
 
 @lru_cache(maxsize=8192)
-def _peak(model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int) -> int:
+def _peak(
+    model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int, visiting: tuple[tuple[str, int], ...]
+) -> int:
     tape = Tape()
     chosen = shortened(layers_of(model.architecture)[layers[0] : layers[1]])
-    Recorder(model.architecture, context, tape, copies).whole(chosen, last=last)
+    Recorder(model.architecture, context, tape, copies, dict(visiting)).whole(chosen, first=not layers[0], last=last)
     return tape.peak()

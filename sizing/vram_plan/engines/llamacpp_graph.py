@@ -1,163 +1,31 @@
 """The graph llama.cpp computes for one batch, recorded layer by layer with the sizes of its nodes.
 
-Which operations a layer has is read off its weights and cache, as they are what llama.cpp's model code branches on.
-Nodes a buffer of this size would not feel (a few bytes a token) are left out. Source: llama.cpp 0c1e57098,
-src/llama-graph.cpp (`build_attn`, `build_attn_mha`, `build_ffn`, `build_moe_ffn`), src/models/*.cpp.
+Nodes a buffer of this size would not feel (a few bytes a token) are left out, unless a hole of theirs is felt. Source:
+llama.cpp 0c1e57098, src/llama-graph.cpp (`build_attn`, `build_attn_mha`, `build_ffn`, `build_moe_ffn`), src/models/*.cpp.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import cached_property, lru_cache
-from itertools import groupby
-from typing import Final
 
 from ..models.architecture import Architecture, CacheLayer
 from .llamacpp_cells import Context, cache_layers
+from .llamacpp_layers import RESIDUAL_FIRST, RESIDUAL_FIRST_AFTER, ROWS_AFTER_NORM, ROWS_BEFORE_NORM, Layer, is_rotary, rotation
 from .llamacpp_tape import Tape, padded
 
-#: Layers (or periods) of a kind that are laid out, if there are more of them.
-_RUN: Final = 4
-#: Families without rotary embeddings in attention: their queries and keys are cached as projected.
-_NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
-
-#: Likewise where some of their layers are recurrent.
-_NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
-#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what
-#: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
-_ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
-_ROWS_AFTER_NORM: Final = frozenset({
-    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
-    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
-})  # fmt: skip
-
-#: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
-#: of their mixers as well, the others of their feed-forward parts only.
-_RESIDUAL_FIRST: Final = frozenset({"lfm2", "lfm2_moe", "lfm2moe", "jamba"})
-_RESIDUAL_FIRST_AFTER: Final = _RESIDUAL_FIRST | {"phi3", "phi3_v", "phi4_multimodal", "phimoe"}
-
-__all__ = ["Layer", "Recorder", "layers_of", "shortened"]
-
-
-@dataclass(frozen=True)
-class Layer:
-    """One layer as the graph sees it: role → shape of its weights, and what it caches."""
-
-    weights: tuple[tuple[str, tuple[int, ...]], ...]
-    cache: CacheLayer | None
-    state: CacheLayer | None
-    experts_per_token: int = 0
-
-    @cached_property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        return dict(self.weights)
-
-    def rows(self, *roles: str) -> int:
-        """Output width of the first of these weights the layer has; 0 if none."""
-        return next((self.shapes[role][-2] for role in roles if len(self.shapes.get(role, ())) > 1), 0)
-
-    @property
-    def has_feed_forward(self) -> bool:
-        return "ffn_down" in self.shapes or "ffn_down_exps" in self.shapes
-
-    @property
-    def norms_input(self) -> bool:
-        """OLMo 2's kind norms what a mixer gives, not what it gets."""
-        return "attn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
-
-    @property
-    def norms_feed_forward(self) -> bool:
-        return "ffn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
-
-    @property
-    def is_parallel(self) -> bool:
-        """Attention and feed-forward read the same normed input (Command R, Falcon, Phi-2)."""
-        norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
-        return self.cache is not None and self.has_feed_forward and not any(role in self.shapes for role in norms)
-
-    @property
-    def is_delta_net(self) -> bool:
-        return self.state is not None and "attn_qkv" in self.shapes
-
-    @property
-    def reshapes_result(self) -> bool:
-        """A view of the mixer's result goes on; a view is never computed over."""
-        return self.is_delta_net or "shortconv.conv" in self.shapes
-
-    @property
-    def gathers_first(self) -> bool:
-        """The inputs Mamba and LFM2 kept are gathered before the norm is computed."""
-        return ("ssm_in" in self.shapes or "shortconv.conv" in self.shapes) and self.cache is None
-
-    @property
-    def kernel(self) -> int:
-        """Width of the layer's causal convolution."""
-        return max((shape[-1] for _, shape in self.convolutions), default=1)
-
-    @property
-    def channels(self) -> int:
-        return sum(shape[0] for _, shape in self.convolutions)
-
-    @property
-    def convolutions(self) -> list[tuple[str, tuple[int, ...]]]:
-        return [item for item in self.weights if ("conv1d" in item[0] or item[0] == "shortconv.conv") and len(item[1]) > 1]
-
-    def columns(self, *roles: str) -> int:
-        return next((self.shapes[role][-1] for role in roles if role in self.shapes), 0)
-
-
-@lru_cache(maxsize=256)
-def layers_of(a: Architecture) -> tuple[Layer, ...]:
-    """The text model's layers, each a value equal to that of any other layer of the same shapes."""
-    weights: dict[int, dict[str, tuple[int, ...]]] = {i: {} for i in range(a.layers)}
-    for tensor in a.tensors:
-        if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
-            weights[tensor.layer][tensor.role] = tensor.shape
-    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
-    for layer in a.cache_layers:
-        if layer.kind == "shared" and layer.source in caches:
-            caches[layer.layer] = replace(caches[layer.source], kind="shared")
-    states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
-    return tuple(Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token) for i in range(a.layers))
-
-
-def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because
-    nodes swap places from one layer to the next. A recurrent model is left whole."""
-    if any(layer.state is not None for layer in layers):
-        return layers
-    kept: list[Layer] = []
-    for layer, run in groupby(layers):
-        count = len(list(run))
-        kept += [layer] * (count if count <= _RUN else _RUN + (count - _RUN) % 2)
-    period = _period(tuple(kept))
-    if period and len(kept) > _RUN * period:
-        extra = (len(kept) - _RUN * period) // (2 * period) * 2 * period
-        del kept[:extra]
-    return tuple(kept)
-
-
-def _period(layers: tuple[Layer, ...]) -> int:
-    """After how many layers the pattern repeats (Gemma 3: 6); 0 where it does not."""
-    return next((n for n in range(2, min(len(layers) // 2, 16)) if all(a == b for a, b in zip(layers, layers[n:], strict=False))), 0)
-
-
-def rotation(width: int, kind: str) -> int:
-    """Rows of the matrix K or V of this head width is turned by before it is quantised (`build_input_k_rot`); 0 if none."""
-    if kind in ("f32", "f16", "bf16") or not width or width % 64:
-        return 0
-    return width & -width
+__all__ = ["Recorder"]
 
 
 class Recorder:
     """Records the nodes of a batch of `context.tokens` tokens on a tape. Node sizes are in bytes, widths in elements."""
 
-    def __init__(self, a: Architecture, context: Context, tape: Tape, copies: int = 1) -> None:
+    def __init__(
+        self, a: Architecture, context: Context, tape: Tape, copies: int = 1, visiting: Mapping[str, int] | None = None
+    ) -> None:
         self.a, self.context, self.tape = a, context, tape
-        self.tokens, self.copies = context.tokens, copies
+        self.tokens, self.copies, self.visiting = context.tokens, copies, visiting or {}
         self.windowed = any(layer.window for layer in cache_layers(a))
-        self.turned = a.family not in _NO_ROTARY and not (a.family in _NO_ROTARY_HYBRIDS and layers_of(a)[0].state is not None)
+        self.turned = is_rotary(a)
         self.masks: dict[int, int] = {}
         self.places: dict[int, tuple[int, ...]] = {}
         self.rotations: dict[tuple[int, int], int] = {}
@@ -188,9 +56,13 @@ class Recorder:
         in_place = layer is None or f"{role}.bias" not in layer.shapes
         return self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
 
-    def inputs(self, layers: tuple[Layer, ...]) -> int:
+    def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         c, embedded = self.context, -1
+        if not first:  # the last sum of the layer before is made here
+            row = 4 * self.a.hidden_size * self.tokens
+            parts = self.given(row), self.given(row)
+            embedded = self.tape.add(row, *parts, over=parts)
         for layer in layers:
             cache = layer.cache
             if embedded < 0 and not layer.gathers_first:
@@ -209,8 +81,13 @@ class Recorder:
                 self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places if cache.v_dim else 0) if size)
                 element = 4 if c.mask_cast or not c.flash else 2
                 self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
-        self.chosen = self.given(4 * c.outputs)
+        self.chosen = self.given(4 * c.outputs) if last else -1
         return embedded
+
+    def weight(self, role: str) -> tuple[int, ...]:
+        """A weight that is copied in from host memory for the one node that reads it."""
+        size = self.visiting.get(role)
+        return (self.tape.add(size),) if size else ()
 
     def given(self, size: int) -> int:
         """An input; of those of a pipeline's batches in flight, each copy stays."""
@@ -242,7 +119,7 @@ class Recorder:
         heads, out = cache.heads or self.a.heads, layer.columns("attn_output") or self.a.hidden_size
         q_width = heads * cache.k_dim
         made, fused = layer.rows("attn_q", "attn_qkv") or q_width, "attn_qkv" in layer.shapes
-        q = self.fp32(made, x)
+        q = self.fp32(made, x, *self.weight("attn_q"), *self.weight("attn_qkv"))
         k_turn, v_turn = self.turn_of(cache.k_dim, self.context.kv_k), self.turn_of(cache.v_dim and 64, self.context.kv_v)
         gated, turned = not fused and made >= 2 * q_width, self.turned or "attn_q_norm" in layer.shapes
         whole, q = q, (self.fp32(q_width, q) if turned or gated else q)
@@ -259,7 +136,7 @@ class Recorder:
         if gated or "attn_gate" in layer.shapes:
             gate = self.fp32(out, whole if gated else x)
             mixed = self.fp32(out, mixed, gate, over=(gate,))
-        return self.fp32(self.a.hidden_size, mixed)
+        return self.fp32(self.a.hidden_size, mixed, *self.weight("attn_output"))
 
     def projected(self, cache: CacheLayer, mixed: int) -> int:
         """What is left of attention beside a parallel feed-forward: it is not asked for before that is added."""
@@ -274,7 +151,7 @@ class Recorder:
         made: dict[str, int] = {}
         for name in ("k", "v") if self.windowed else ("v", "k"):
             fused = "attn_qkv" in layer.shapes
-            node = x if fused else self.fp32(widths[name], x)
+            node = x if fused else self.fp32(widths[name], x, *self.weight(f"attn_{name}"))
             if (name == "k" and turned) or (fused and sizes[name]):
                 node = self.fp32(widths[name], node)
             made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
@@ -415,12 +292,12 @@ class Recorder:
     def dense(self, layer: Layer, x: int, tokens: int, suffix: str = "") -> int:
         add, inner = self.tape.add, layer.columns(f"ffn_down{suffix}")
         up = layer.rows(f"ffn_up{suffix}")
-        made = [add(4 * up * tokens, x)]
+        made = [add(4 * up * tokens, x, *self.weight(f"ffn_up{suffix}"))]
         if f"ffn_gate{suffix}" in layer.shapes:
-            made.append(add(4 * inner * tokens, x))
+            made.append(add(4 * inner * tokens, x, *self.weight(f"ffn_gate{suffix}")))
         gated = len(made) > 1 or up > inner
         acted = add(4 * inner * tokens, *made, over=() if gated else tuple(made))
-        return add(4 * self.a.hidden_size * tokens, acted)
+        return add(4 * self.a.hidden_size * tokens, acted, *self.weight(f"ffn_down{suffix}"))
 
     def experts(self, layer: Layer, x: int, tokens: int) -> int:
         """Routed experts, their results for each expert a token uses side by side, and shared ones."""
@@ -433,12 +310,12 @@ class Recorder:
         entered = add(4 * latent * tokens, x) if latent else x
         width = latent or self.a.hidden_size
         up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
-        made = [add(4 * used * up * tokens, entered, chosen)]
+        made = [add(4 * used * up * tokens, entered, chosen, *self.weight("ffn_gate_up_exps"), *self.weight("ffn_up_exps"))]
         if "ffn_gate_exps" in layer.shapes:
-            made.append(add(4 * used * inner * tokens, entered, chosen))
+            made.append(add(4 * used * inner * tokens, entered, chosen, *self.weight("ffn_gate_exps")))
         gated = len(made) > 1 or up > inner
         acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
-        down = add(4 * used * width * tokens, acted, chosen)
+        down = add(4 * used * width * tokens, acted, chosen, *self.weight("ffn_down_exps"))
         if "ffn_down_exps.bias" in layer.shapes:
             down = add(4 * used * width * tokens, down, chosen, over=(down,))
         down = add(4 * used * width * tokens, down, weights, over=(down,))
@@ -460,11 +337,11 @@ class Recorder:
             return self.tape.add(4 * used * tokens, weights)
         return self.tape.add(4 * used * tokens, weights, self.tape.add(4 * tokens, weights))
 
-    def whole(self, layers: tuple[Layer, ...], *, last: bool) -> None:
+    def whole(self, layers: tuple[Layer, ...], *, first: bool = True, last: bool) -> None:
         """All layers of one device; on the last device the logits too, of the rows asked for."""
-        a, add, hidden = self.a, self.tape.add, self.inputs(layers)
+        a, add, hidden = self.a, self.tape.add, self.inputs(layers, first=first, last=last)
         asked = min(self.context.outputs, self.tokens)
-        within = a.family not in _ROWS_BEFORE_NORM and a.family not in _ROWS_AFTER_NORM
+        within = a.family not in ROWS_BEFORE_NORM and a.family not in ROWS_AFTER_NORM
         if layers and layers[0].gathers_first:
             self.following = layers
             self.look_ahead()
@@ -474,11 +351,11 @@ class Recorder:
             hidden = self.through(layer, hidden, asked if final else 0)
         if last:
             row = 4 * a.hidden_size
-            if a.family in _ROWS_BEFORE_NORM:
+            if a.family in ROWS_BEFORE_NORM:
                 self.tape.keep(hidden)
                 hidden = add(row * asked, hidden, self.chosen)
-            normed = add(row * (self.tokens if a.family in _ROWS_AFTER_NORM else asked), hidden, over=(hidden,))
-            if a.family in _ROWS_AFTER_NORM:
+            normed = add(row * (self.tokens if a.family in ROWS_AFTER_NORM else asked), hidden, over=(hidden,))
+            if a.family in ROWS_AFTER_NORM:
                 self.tape.keep(normed)
                 normed = add(row * asked, normed, self.chosen)
             add(4 * a.vocab_size * asked, normed)
@@ -507,13 +384,13 @@ class Recorder:
         if normed < 0:
             normed = add(row * tokens, hidden, over=(hidden,)) if layer.norms_feed_forward else hidden
         out = self.feed_forward(layer, normed, tokens)
-        return add(row * tokens, out, hidden, over=(hidden, out) if self.a.family in _RESIDUAL_FIRST_AFTER else (out, hidden))
+        return add(row * tokens, out, hidden, over=(hidden, out) if self.a.family in RESIDUAL_FIRST_AFTER else (out, hidden))
 
     def sum_over(self, layer: Layer, mixed: int, hidden: int, *, reshaped: bool) -> tuple[int, ...]:
         """Which of the two the sum of a mixer's result and the residual may take the place of, in llama.cpp's order."""
         if layer.reshapes_result and reshaped:
             return (hidden,)
-        return (hidden, mixed) if self.a.family in _RESIDUAL_FIRST else (mixed, hidden)
+        return (hidden, mixed) if self.a.family in RESIDUAL_FIRST else (mixed, hidden)
 
     @staticmethod
     def going_on(layer: Layer, mixed: int, hidden: int, normed: int) -> tuple[int, int, int]:

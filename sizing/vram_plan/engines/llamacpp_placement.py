@@ -21,7 +21,7 @@ from ..models.model import Model
 from .llamacpp_tape import padded
 from .weights import weights_of
 
-__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "placed"]
+__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "placed", "visiting_weights"]
 
 HOST: Final = -1
 #: Tensors of the input layer: looked up by row on the CPU, never multiplied with.
@@ -34,13 +34,11 @@ class FileWeights:
     """A GGUF's bytes by where they may go: of each layer its experts and the rest, the output layer, the input layer.
 
     `head` is the output matrix with what belongs to it; a tied embedding counts there as well as in `inputs`, but
-    once in `file`. `largest[i]` is layer i's largest tensor, `largest_expert[i]` its largest stack of experts.
+    once in `file`.
     """
 
     layers: tuple[int, ...]
     experts: tuple[int, ...]
-    largest: tuple[int, ...]
-    largest_expert: tuple[int, ...]
     head: int
     inputs: int
     file: int
@@ -53,7 +51,7 @@ def file_weights(model: Model, format: Format) -> FileWeights:
     """The sums of a model's GGUF; vision and audio towers are a file of their own, draft (MTP) layers are not loaded."""
     weights = weights_of(model, format)
     sums: dict[str, int] = defaultdict(int)
-    layers: dict[int, list[int]] = defaultdict(lambda: [0, 0, 0, 0])
+    layers: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     tied = all(t.role != "output" for t in weights.tensors if t.part == "text")
     for tensor in weights.tensors:
         if tensor.part in ("text", "mtp"):
@@ -65,12 +63,21 @@ def file_weights(model: Model, format: Format) -> FileWeights:
             sums["inputs" if tensor.role in _INPUT else "head"] += size
             sums["head"] += size if tied and tensor.role == "token_embd" else 0
         else:
-            layer = layers[tensor.layer]
-            layer[1 if tensor.experts else 0] += size
-            layer[2], layer[3] = max(layer[2], size), max(layer[3], size if tensor.experts else 0)
+            layers[tensor.layer][1 if tensor.experts else 0] += size
     count = max((model.architecture.layers, *(i + 1 for i in layers)))
-    columns = tuple(tuple(layers[i][k] for i in range(count)) for k in range(4))
+    columns = tuple(tuple(layers[i][k] for i in range(count)) for k in range(2))
     return FileWeights(*columns, head=sums["head"], inputs=sums["inputs"], file=sums["file"], basis=weights.basis, tied=tied)
+
+
+@lru_cache(maxsize=256)
+def visiting_weights(model: Model, format: Format, layers: int, expert_layers: int) -> tuple[tuple[str, int], ...]:
+    """Role and largest size of the weights of the first `layers` layers and of the experts of the first `expert_layers`."""
+    sizes: dict[str, int] = defaultdict(int)
+    for tensor in weights_of(model, format).tensors:
+        away = max(layers, expert_layers) if tensor.experts else layers
+        if tensor.part == "text" and tensor.layer is not None and tensor.layer < away and len(tensor.shape) > 1:
+            sizes[tensor.role] = max(sizes[tensor.role], on_gpu(tensor))
+    return tuple(sizes.items())
 
 
 def on_gpu(tensor: Tensor) -> int:

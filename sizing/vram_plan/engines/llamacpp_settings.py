@@ -40,6 +40,7 @@ class Build:
     date: str
     mask_cast: bool
     outputs: str
+    fp16_copies: bool
     rotates: bool
     cells: int
     source: str

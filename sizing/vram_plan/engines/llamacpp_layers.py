@@ -1,0 +1,156 @@
+"""A model's layers as llama.cpp's graph sees them, and what its model code does differently from family to family.
+
+Which operations a layer has is read off its weights and cache, as they are what llama.cpp's model code branches on;
+where the order of operations differs by family, the families are listed here. Source: llama.cpp 0c1e57098, src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
+from itertools import groupby
+from typing import Final
+
+from ..models.architecture import Architecture, CacheLayer
+from .llamacpp_cells import cache_layers
+
+__all__ = [
+    "RESIDUAL_FIRST", "RESIDUAL_FIRST_AFTER", "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "Layer", "is_rotary", "layers_of", "rotation",
+    "shortened",
+]  # fmt: skip
+
+#: Layers (or periods) of a kind that are laid out, if there are more of them.
+_RUN: Final = 4
+#: Families without rotary embeddings in attention: their queries and keys are cached as projected.
+_NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
+
+#: Likewise where some of their layers are recurrent.
+_NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
+#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what
+#: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
+ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
+ROWS_AFTER_NORM: Final = frozenset({
+    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
+    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
+})  # fmt: skip
+
+#: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
+#: of their mixers as well, the others of their feed-forward parts only.
+RESIDUAL_FIRST: Final = frozenset({"lfm2", "lfm2_moe", "lfm2moe", "jamba"})
+RESIDUAL_FIRST_AFTER: Final = RESIDUAL_FIRST | {"phi3", "phi3_v", "phi4_multimodal", "phimoe"}
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer as the graph sees it: role → shape of its weights, and what it caches."""
+
+    weights: tuple[tuple[str, tuple[int, ...]], ...]
+    cache: CacheLayer | None
+    state: CacheLayer | None
+    experts_per_token: int = 0
+
+    @cached_property
+    def shapes(self) -> Mapping[str, tuple[int, ...]]:
+        return dict(self.weights)
+
+    def rows(self, *roles: str) -> int:
+        """Output width of the first of these weights the layer has; 0 if none."""
+        return next((self.shapes[role][-2] for role in roles if len(self.shapes.get(role, ())) > 1), 0)
+
+    @property
+    def has_feed_forward(self) -> bool:
+        return "ffn_down" in self.shapes or "ffn_down_exps" in self.shapes
+
+    @property
+    def norms_input(self) -> bool:
+        """OLMo 2's kind norms what a mixer gives, not what it gets."""
+        return "attn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
+
+    @property
+    def norms_feed_forward(self) -> bool:
+        return "ffn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
+
+    @property
+    def is_parallel(self) -> bool:
+        """Attention and feed-forward read the same normed input (Command R, Falcon, Phi-2)."""
+        norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
+        return self.cache is not None and self.has_feed_forward and not any(role in self.shapes for role in norms)
+
+    @property
+    def is_delta_net(self) -> bool:
+        return self.state is not None and "attn_qkv" in self.shapes
+
+    @property
+    def reshapes_result(self) -> bool:
+        """A view of the mixer's result goes on; a view is never computed over."""
+        return self.is_delta_net or "shortconv.conv" in self.shapes
+
+    @property
+    def gathers_first(self) -> bool:
+        """The inputs Mamba and LFM2 kept are gathered before the norm is computed."""
+        return ("ssm_in" in self.shapes or "shortconv.conv" in self.shapes) and self.cache is None
+
+    @property
+    def kernel(self) -> int:
+        """Width of the layer's causal convolution."""
+        return max((shape[-1] for _, shape in self.convolutions), default=1)
+
+    @property
+    def channels(self) -> int:
+        return sum(shape[0] for _, shape in self.convolutions)
+
+    @property
+    def convolutions(self) -> list[tuple[str, tuple[int, ...]]]:
+        return [item for item in self.weights if ("conv1d" in item[0] or item[0] == "shortconv.conv") and len(item[1]) > 1]
+
+    def columns(self, *roles: str) -> int:
+        return next((self.shapes[role][-1] for role in roles if role in self.shapes), 0)
+
+
+@lru_cache(maxsize=256)
+def layers_of(a: Architecture) -> tuple[Layer, ...]:
+    """The text model's layers, each a value equal to that of any other layer of the same shapes."""
+    weights: dict[int, dict[str, tuple[int, ...]]] = {i: {} for i in range(a.layers)}
+    for tensor in a.tensors:
+        if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
+            weights[tensor.layer][tensor.role] = tensor.shape
+    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
+    for layer in a.cache_layers:
+        if layer.kind == "shared" and layer.source in caches:
+            caches[layer.layer] = replace(caches[layer.source], kind="shared")
+    states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
+    return tuple(Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token) for i in range(a.layers))
+
+
+def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+    """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because
+    nodes swap places from one layer to the next. A recurrent model is left whole."""
+    if any(layer.state is not None for layer in layers):
+        return layers
+    kept: list[Layer] = []
+    for layer, run in groupby(layers):
+        count = len(list(run))
+        kept += [layer] * (count if count <= _RUN else _RUN + (count - _RUN) % 2)
+    period = _period(tuple(kept))
+    if period and len(kept) > _RUN * period:
+        extra = (len(kept) - _RUN * period) // (2 * period) * 2 * period
+        del kept[:extra]
+    return tuple(kept)
+
+
+def _period(layers: tuple[Layer, ...]) -> int:
+    """After how many layers the pattern repeats (Gemma 3: 6); 0 where it does not."""
+    return next((n for n in range(2, min(len(layers) // 2, 16)) if all(a == b for a, b in zip(layers, layers[n:], strict=False))), 0)
+
+
+def rotation(width: int, kind: str) -> int:
+    """Rows of the matrix K or V of this head width is turned by before it is quantised (`build_input_k_rot`); 0 if none."""
+    if kind in ("f32", "f16", "bf16") or not width or width % 64:
+        return 0
+    return width & -width
+
+
+def is_rotary(a: Architecture) -> bool:
+    """Whether queries and keys are turned by their position before they are used."""
+    return a.family not in _NO_ROTARY and not (a.family in _NO_ROTARY_HYBRIDS and layers_of(a)[0].state is not None)
