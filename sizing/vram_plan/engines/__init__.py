@@ -17,7 +17,7 @@ ENGINES: Final = {
     "llama.cpp": "llamacpp",
     "vllm": "vllm",
     "sglang": "sglang",
-    "transformers": "allowance",
+    "transformers": "transformers",
 }
 _ALIASES: Final = {"llamacpp": "llama.cpp", "llama-cpp": "llama.cpp", "llama-server": "llama.cpp", "hf": "transformers"}
 
