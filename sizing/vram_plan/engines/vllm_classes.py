@@ -12,7 +12,7 @@ from vram_plan_data import ROOT
 
 from ..models.model import Model
 
-__all__ = ["VllmClass", "text_config", "vllm_class"]
+__all__ = ["VllmClass", "text_config", "vision_heads", "vllm_class"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,3 +89,14 @@ def text_config(model: Model) -> Mapping[str, object]:
         if isinstance(part, Mapping):
             return part
     return config
+
+
+def vision_heads(model: Model) -> int:
+    """Attention heads of the vision tower; 0 where the config names none."""
+    config: Mapping[str, object] = model.config or {}
+    inner = config.get("thinker_config")
+    vision = (inner if isinstance(inner, Mapping) else config).get("vision_config")
+    if not isinstance(vision, Mapping):
+        return 0
+    found = (vision.get(name) for name in ("num_attention_heads", "num_heads", "vt_num_attention_heads"))
+    return next((n for n in found if isinstance(n, int) and n > 0), 0)

@@ -54,6 +54,8 @@ def expert_bytes(stored_as: str, shape: tuple[int, ...], down: bool, padding: tu
         return _wna16_bytes(stored_as, family, shape, intermediate)
     if family in ("FP8B", "FP8BE") and len(shape) == 3 and intermediate % _BLOCK:
         return _refined_fp8_bytes(shape, math.gcd(_BLOCK, intermediate, shape[1] if down else shape[2]))
+    if family == "NVFP4S" and down:  # modelopt.py counts whole groups of 16
+        return math.prod(shape) // 2 + math.prod(shape[:-1]) * (shape[-1] // 16) + 8 * shape[0]
     return linear_bytes(stored_as, expert_shape(stored_as, shape, down, padding))
 
 

@@ -25,6 +25,7 @@ _VISION_POSITIONS: Final = 8192
 _POSITION_KEYS: Final = ("model_max_length", "max_position_embeddings", "seq_length", "max_seq_len", "max_sequence_length", "n_positions")
 #: Scalings whose table reaches factor × the original length.
 _STRETCHED: Final = ("yarn", "deepseek_yarn", "deepseek_llama_scaling")
+_ROTATED: Final = ("full", "sliding", "chunked", "latent", "compressed")
 #: Four scales in fp32 on the device and two on the host, as the attention layer's tensors (attention.py).
 ATTENTION_LAYER_BYTES: Final = 24
 
@@ -42,15 +43,17 @@ class RopeTable:
         return self.positions * self.width * self.element_bytes
 
 
-@lru_cache(maxsize=256)
-def rope_tables(model: Model) -> tuple[RopeTable, ...]:
-    """Every table a rank has: one for each distinct rope of the text model, and the vision tower's."""
+@lru_cache(maxsize=512)
+def rope_tables(model: Model, layers: range) -> tuple[RopeTable, ...]:
+    """Every table a stage with these layers has: one for each distinct rope of its layers, and the vision tower's."""
     kind, config = vllm_class(model), text_config(model)
     vision = _vision_table(model) if "vision" in kind.rope else ()
     if "none" in kind.rope:
         return vision
-    layers = [c for c in model.cache_layers if c.kind in ("full", "sliding", "chunked", "latent", "compressed") and c.k_dim]
-    ropes = {_rope(model, kind, config, layer): None for layer in layers}
+    if "position_embedding_type" in config and config["position_embedding_type"] != "rope" and kind.native:
+        return vision  # granitemoehybrid.py
+    rotated = (c for c in model.cache_layers if c.layer in layers and c.kind in _ROTATED and c.k_dim)
+    ropes = {_rope(model, kind, config, layer): None for layer in rotated}
     return (*(table for table, *_ in ropes), *vision)
 
 
@@ -59,7 +62,7 @@ def _rope(model: Model, kind: VllmClass, config: _Config, layer: CacheLayer) -> 
     sliding = layer.kind in ("sliding", "chunked") and "local" in kind.rope
     scaling = _scaling(config, sliding)
     width = _width(config, scaling, layer)
-    table = RopeTable(_positions(model, kind, config, scaling), width, 4 if "fp32" in kind.rope or layer.kind == "compressed" else 2)
+    table = RopeTable(_positions(model, kind, config, scaling), width, 4 if "fp32" in kind.rope else 2)
     return table, sliding, bool(layer.compress_ratio)
 
 
@@ -78,8 +81,8 @@ def _width(config: _Config, scaling: _Config, layer: CacheLayer) -> int:
     """Elements of a head that are rotated."""
     if layer.latent_rank:
         return layer.k_dim - layer.latent_rank
-    if layer.kind == "compressed":
-        return _whole(config.get("qk_rope_head_dim"), layer.k_dim)
+    if config.get("qk_rope_head_dim") is not None:
+        return _whole(config["qk_rope_head_dim"], layer.k_dim)
     if scaling.get("rope_type") == "proportional":
         return layer.k_dim
     rotary = _whole(scaling.get("rope_dim") or config.get("rotary_dim"), 0)
@@ -130,9 +133,21 @@ def batch_buffer_bytes(model: Model, batch_tokens: int) -> int:
     return size
 
 
-def layer_buffer_bytes(layers: tuple[CacheLayer, ...]) -> int:
-    """The scales each attention layer keeps."""
-    return ATTENTION_LAYER_BYTES * sum(c.kind not in ("recurrent", "cross") for c in layers)
+def layer_buffer_bytes(model: Model, tp: int, layers: range) -> int:
+    """Small things beside the layers: attention's scales, KDA's fp32 convolutions (kda.py), Falcon-Mamba's bare norms
+    (mamba_mixer.py), the numbered positions of CLIP and SigLIP towers."""
+    words, size = vllm_class(model).rope, 0
+    if "bare" not in words:
+        size = ATTENTION_LAYER_BYTES * sum(c.kind not in ("recurrent", "cross") and c.layer in layers for c in model.cache_layers)
+    for tensor in model.architecture.tensors:
+        held = tensor.layer is not None and tensor.layer in layers
+        if tensor.part == "text" and held and tensor.role in ("ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v"):
+            size += 4 * tensor.parameters // tp
+        elif "state_norms" in words and tensor.role == "ssm_x" and held:
+            size += 2 * tensor.shape[0]
+        elif "position_ids" in words and tensor.role == "v.position_embd":
+            size += 8 * tensor.shape[0]
+    return size
 
 
 def _whole(value: object, default: int) -> int:

@@ -18,11 +18,11 @@ from ..formats.schemes import apply_scheme, scheme_from_config
 from ..models.architecture import Tensor
 from ..models.model import Model
 from .base import Work
-from .vllm_classes import VllmClass, text_config, vllm_class
+from .vllm_classes import VllmClass, text_config, vision_heads, vllm_class
 from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding, packed_bits
 from .vllm_legal import refusal
 from .vllm_ropes import batch_buffer_bytes, layer_buffer_bytes, rope_tables
-from .vllm_shards import LayerHeads, local_shape
+from .vllm_shards import LayerHeads, cut_of, local_shape
 
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 
@@ -67,7 +67,7 @@ def rank_weights(
     marlin = work.option("moe_backend") == "marlin"
     experts = _local_experts(model.architecture.experts, tp, rank) if work.expert_parallel else 0
     sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin))
-    buffers, why = _buffers(model, pp, stage, batch_tokens)
+    buffers, why = _buffers(model, tp, pp, stage, batch_tokens)
     return RankWeights(sums.parameters, buffers, sums.extra, sums.why, why, sums.extra_why)
 
 
@@ -135,7 +135,7 @@ def _held(
             continue
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
             continue
-        whole = tensor.part not in ("text",) and kind.tower == "whole"
+        whole = tensor.part != "text" and (kind.tower == "whole" or (kind.tower == "divides" and vision_heads(model) % tp))
         own_tp = 1 if whole or (experts and tensor.experts) else tp
         shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
         if experts and tensor.experts:
@@ -176,9 +176,24 @@ def _tensors(model: Model, format: Format, kind: VllmClass) -> tuple[Tensor, ...
     else:
         tensors = apply_format(model.architecture, format)
     tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
-    if not own and "quantised" in kind.router and format.stored_as.split("-")[0] in ("AWQ", "GPTQ"):
-        tensors = tuple(replace(t, stored_as=format.stored_as) if t.role == "ffn_gate_inp" else t for t in tensors)
+    if not own and format.family == "scheme":
+        tensors = tuple(replace(t, stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
     return (*tensors, *_missing_v(tensors), *_missing_biases(model, kind, tensors))
+
+
+def _without_exceptions(tensor: Tensor, format: Format, kind: VllmClass) -> bool:
+    """Whether a format asked for by name alone, with no list of exceptions, also takes a router or a tower's matrix.
+
+    FP8 is what `--quantization fp8` makes of a 16-bit checkpoint while it loads; 4-bit checkpoints of vision models
+    leave the tower out. SigLIP and CLIP quantise an MLP only in multiples of 64 (siglip.py, clip.py).
+    """
+    family = format.stored_as.split("-")[0]
+    if tensor.role == "ffn_gate_inp":
+        return "quantised" in kind.router and family in ("AWQ", "GPTQ")
+    if tensor.part not in ("vision", "projector") or family not in ("FP8T", "FP8C") or kind.tower in ("whole", "divides"):
+        return False
+    siglip = "position_ids" in kind.rope and tensor.role.startswith("v.ffn_")
+    return len(tensor.shape) == 2 and cut_of(tensor.role) != "whole" and not (siglip and any(n % 64 for n in tensor.shape))
 
 
 def _missing_v(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
@@ -225,7 +240,7 @@ def _unused_vision_layers(model: Model, kind: VllmClass) -> range:
 def _stage_range(layers: int, pp: int, stage: int) -> range:
     counts = stage_layers(layers, pp)
     start = sum(counts[:stage])
-    return range(start, start + counts[stage]) if pp > 1 else range(1 << 30)
+    return range(start, start + counts[stage]) if pp > 1 else range(max(layers, 1 << 20))
 
 
 def _on_stage(role: str, kind: VllmClass, pp: int, stage: int, tied: bool) -> bool:
@@ -256,10 +271,11 @@ def _swizzle(size: int, shape: tuple[int, ...], role: str) -> int:
     return size * (-hidden % 256) // hidden
 
 
-def _buffers(model: Model, pp: int, stage: int, batch_tokens: int) -> tuple[int, str]:
-    tables, batch = rope_tables(model), batch_buffer_bytes(model, batch_tokens)
+@lru_cache(maxsize=1024)
+def _buffers(model: Model, tp: int, pp: int, stage: int, batch_tokens: int) -> tuple[int, str]:
     inside = _stage_range(model.architecture.layers, pp, stage)
-    scales = layer_buffer_bytes(tuple(c for c in model.cache_layers if c.layer in inside))
+    tables, batch = rope_tables(model, inside), batch_buffer_bytes(model, batch_tokens)
     words = [f"{t.positions:,} × {t.width} × {t.element_bytes} B" for t in tables]
     why = "rope tables " + " + ".join(words) if words else "no rope table"
-    return sum(t.bytes for t in tables) + batch + scales, why + (f"; {batch_tokens:,} tokens of step buffers" if batch else "")
+    total = sum(t.bytes for t in tables) + batch + layer_buffer_bytes(model, tp, inside)
+    return total, why + (f"; {batch_tokens:,} tokens of step buffers" if batch else "")
