@@ -26,9 +26,12 @@ MAX_DEVICES: Final = 4096
 MAX_TEXT: Final = 500
 
 _NODES: Final = re.compile(r"(\d{1,9})\s*(?:nodes?|machines?|hosts?)\b\s*(?:[x×*:,]|of|with)?\s*(.*)", re.I | re.S)
-_BEFORE: Final = re.compile(r"(\d{1,9})\s*[x×*]\s*(\S.*)", re.I | re.S)
+#: Radeons are written `7900xtx` and `7800xt`: that x counts nothing.
+_BEFORE: Final = re.compile(r"(?!\d{3,4}xtx?\b)(\d{1,9})\s*[x×*]\s*(\S.*)", re.I | re.S)
 _BEFORE_SPACED: Final = re.compile(r"(\d{1,2})\s+([a-z].*)", re.I | re.S)
 _BEHIND: Final = re.compile(r"(.*\S)(?:\s+[x×]|\s*[×*])\s*(\d{1,9})", re.I | re.S)
+#: `3090x2`, which could as well be 3090 cards called 2.
+_GLUED: Final = re.compile(r"(\d{3,4})[x×](\d{1,2})", re.I)
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(tib|tb|t|gib|gb|g|mib|mb|m)(?:\s+(?:gpu|card|vram|of vram))?", re.I)
 _SCALE: Final = {"t": 1 << 40, "g": 1 << 30, "m": 1 << 20}
 _JOIN: Final = re.compile(r"\s*(?:[+,&]|\band\b)\s*", re.I)
@@ -85,9 +88,9 @@ def _unified(spec: GpuSpec, memory_bytes: int | None) -> tuple[int, int, str]:
 def _counted(text: str) -> tuple[int, str]:
     """`2x3090`, `8 H100`, `3090 x2` → (count, name)."""
     before, behind = _BEFORE.fullmatch(text), _BEHIND.fullmatch(text)
-    if before and (int(before[1]) <= MAX_PER_NODE or not behind):
+    if before and (int(before[1]) <= MAX_PER_NODE or not (behind or _GLUED.fullmatch(text))):
         return int(before[1]), before[2]
-    if behind:
+    if behind := behind or _GLUED.fullmatch(text):
         return int(behind[2]), behind[1]
     if (found := _BEFORE_SPACED.fullmatch(text)) and not _SIZE.fullmatch(text):
         return int(found[1]), found[2]
