@@ -12,8 +12,11 @@ from ..errors import ModelNotFoundError, UsageError
 __all__ = ["Reference", "parse_reference"]
 
 _HUB: Final = re.compile(
-    r"(?:hf\.co/|https://huggingface\.co/)?([\w.-]{1,96}/[\w.-]{1,96})(?:/((?:[\w.-]+/)*[\w.-]+\.gguf))?(?::([\w.-]{1,40}))?(?:@([\w./-]{1,100}))?/?"
+    r"([\w.-]{1,96}/[\w.-]{1,96})(?:/((?:[\w.-]+/)*[\w.-]+\.gguf))?(?::([\w.-]{1,40}))?(?:@([\w./-]{1,100}))?/?"
 )
+#: An address copied from the browser, or as Ollama writes it; a page of a repository may show a revision.
+_ADDRESS: Final = re.compile(r"(?:https?://)?(?:www\.)?(?:hf\.co|huggingface\.co)/([^?#]+)(?:[?#].*)?")
+_PAGE: Final = re.compile(r"([^/]+/[^/]+)/(?:tree|blob|resolve)/([^/]+)(/.*\.gguf)?(?:/.*)?")
 _FILE: Final = (".gguf", ".safetensors", ".json")
 _MAX_TEXT: Final = 4096
 
@@ -42,7 +45,7 @@ def parse_reference(text: str) -> Reference:
         return Reference(text, "path", text)
     if text.startswith(("/", "./", "../", "~", ".\\")) or (text.lower().endswith(_FILE) and text.count("/") != 2 and "/" not in text):
         raise ModelNotFoundError(f"there is no file or folder {text[:200]!r}", "check the path, or name a model: vram-plan models")
-    match = _HUB.fullmatch(text)
+    match = _HUB.fullmatch(_repository(text))
     if match:
         repo, filename, quant, revision = match.groups()
         return Reference(text, "hub", repo, revision, quant, filename)
@@ -52,6 +55,15 @@ def parse_reference(text: str) -> Reference:
             "a Hub id is org/name, org/name@revision, org/name:Q4_K_M or org/name/file.gguf",
         )
     return Reference(text, "name", text)
+
+
+def _repository(text: str) -> str:
+    """`https://huggingface.co/org/name/tree/main` → `org/name@main`; anything else as it is."""
+    address = _ADDRESS.fullmatch(text)
+    if not address:
+        return text
+    page = _PAGE.fullmatch(address[1])
+    return f"{page[1]}{page[3] or ''}@{page[2]}" if page else address[1]
 
 
 def _exists(text: str) -> bool:
