@@ -73,7 +73,11 @@ def _engine(model: Model, device_count: int, engine: str | None, bits: int | Non
     if engine is not None:
         return engine_name(engine), ()
     small = (bits is not None and bits < 16) or (quant is not None and find_format(quant).family == "gguf")
-    if model.is_gguf or model.ollama_tag or (small and device_count <= 1):
+    if model.ollama_tag:
+        return "ollama", (Note("info", "engine not given: Ollama (its tag)"),)
+    if model.is_gguf or (_stored(model).family == "gguf" and bits is None and quant is None):
+        return "ollama", (Note("info", "engine not given: Ollama (a GGUF)"),)
+    if small and device_count <= 1:
         return "ollama", (Note("info", "engine not given: Ollama (a small format on one GPU)"),)
     return "vllm", (Note("info", "engine not given: vLLM (the checkpoint's own format, or several GPUs)"),)
 
@@ -93,10 +97,22 @@ def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> t
     own = _stored(model)
     if quant is not None:
         return for_engine(find_format(quant), engine), ()
+    if bits is None and engine in _GGUF_ENGINES and model.ollama_tag and own.family != "gguf" and own.name != "MXFP4":
+        return _tag_format(model.ollama_tag, own, engine)
     if bits is None or (width(own) == bits and (model.is_gguf or own.family == "scheme")):
         return _own_format(own, engine)
     chosen = format_for_bits(bits, engine)
     return chosen, (Note("info", f"{bits} bits on {engine}: {chosen.name}, its usual format"),)
+
+
+def _tag_format(tag: str, own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
+    """What a tag that was not pulled stands for in Ollama's library: a quantised file, not the checkpoint it was made from."""
+    from .engines.ollama import tag_format
+
+    format = for_engine(find_format(tag_format(tag)), engine)
+    if format.name == own.name:
+        return _own_format(own, engine)
+    return format, (Note("info", f"format not given: {format.name}, as Ollama's library builds {tag}"),)
 
 
 def own_format(model: Model, engine: str) -> tuple[Format, tuple[Note, ...]]:

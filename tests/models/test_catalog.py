@@ -57,6 +57,11 @@ def test_what_people_type(typed: str, id: str) -> None:
     ("typed", "id", "quant"),
     [
         ("llama3:8b-instruct-q4_K_M", "meta-llama/Meta-Llama-3-8B", "Q4_K_M"),
+        ("Meta-Llama-3.1-8B-Instruct-AWQ-INT4", "meta-llama/Meta-Llama-3.1-8B", "AWQ"),
+        ("Meta-Llama-3.1-8B-Instruct-quantized.w4a16", "meta-llama/Meta-Llama-3.1-8B", "W4A16"),
+        ("Llama-3.1-8B-Instruct-FP8-dynamic", "meta-llama/Meta-Llama-3.1-8B", "FP8"),
+        ("Llama-3.2-3B-Instruct-bnb-4bit", "meta-llama/Llama-3.2-3B-Instruct", "NF4"),
+        ("gemma-3-27b-it-qat-q4_0-gguf", "google/gemma-3-27b-it", "Q4_0"),
         ("qwen2.5-32b-instruct-awq", "Qwen/Qwen2.5-32B", "AWQ"),
         ("gemma3:27b-it-q8_0", "google/gemma-3-27b-it", "Q8_0"),
     ],
@@ -96,3 +101,29 @@ def test_a_name_that_is_only_near_is_said_to_be() -> None:
 def test_no_name_at_all(typed: str) -> None:
     with pytest.raises(vp.VramPlanError):
         load(typed)
+
+
+def test_open_models_called_gpt_are_not_closed() -> None:
+    assert catalog.find_model("gpt-j-6b")[0].id == "EleutherAI/gpt-j-6b"
+    with pytest.raises(vp.ModelNotFoundError) as caught:
+        catalog.find_model("gpt-oss-40b")
+    assert not isinstance(caught.value, vp.ClosedModelError)
+
+
+def test_a_family_of_many_is_not_guessed_at() -> None:
+    with pytest.raises(vp.AmbiguousModelError, match="family"):
+        catalog.find_model("llama")
+
+
+@pytest.mark.parametrize(
+    ("tag", "quant"),
+    [("llama3:8b", "Q4_0"), ("llama3.1:8b", "Q4_K_M"), ("deepseek-r1:671b", "Q4_K_M"), ("gpt-oss:20b", "MXFP4_MOE"), ("qwen3:8b-q8_0", "Q8_0")],
+)
+def test_an_ollama_tag_is_the_file_ollama_would_pull(tag: str, quant: str) -> None:
+    plan = vp.plan(tag, gpus="8GB")
+    assert (plan.request.engine, plan.request.quant) == ("ollama", quant)
+
+
+def test_what_names_a_gguf_format_runs_where_ggufs_do() -> None:
+    assert vp.plan("llama3-8b-q4_k_m").request.engine == "ollama"
+    assert vp.plan("llama3-8b").request.engine == "vllm"

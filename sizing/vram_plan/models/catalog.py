@@ -42,9 +42,12 @@ _VARIANT: Final = frozenset(
     )
 )
 _FORMAT: Final = re.compile(
-    r"[-:_.](ud-)?(i?q[1-8](_[0-9a-z]+){0,2}|mxfp4(_moe)?|[bf]f?p?16|fp32|fp8|nvfp4|awq|gptq(-int[48])?|nf4|int[48]|w\d+a\d+|[48]-?bit)$",
+    r"[-:_.](?:quantized\.|(?P<bnb>bnb-))?((?:ud-)?i?q[1-8](?:_[0-9a-z]+){0,2}|mxfp4(?:_moe)?|[bf]f?p?16|fp32|fp8|nvfp4|awq|gptq(?:-int[48])?|nf4|int[48]|w\d+a\d+|"
+    r"[48]-?bit)(?:-int[48]|-dynamic|-\d+g|-gguf)*$",
     re.IGNORECASE,
 )
+#: What follows `gpt` in the closed models' names beside a version.
+_GPT_SIZES: Final = ("turbo", "mini", "nano", "image", "realtime", "audio", "codex")
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[a-z]*\d*[a-z]*|[a-z]+")
 
 
@@ -177,7 +180,9 @@ def find_model(text: str) -> tuple[CatalogRow, str | None, bool]:
 
 def _split_format(text: str) -> tuple[str, str | None]:
     match = _FORMAT.search(text)
-    return (text[: match.start()], match[0][1:]) if match else (text, None)
+    if not match:
+        return text, None
+    return text[: match.start()], "NF4" if match["bnb"] and "4" in match[2] else match[2]
 
 
 @lru_cache(maxsize=1)
@@ -221,6 +226,8 @@ def _refuse_closed(parts: tuple[str, ...]) -> None:
     first = parts[0] if parts else ""
     joined = "".join(parts[:2])
     family = first if first in closed else joined if joined in closed else None
+    if family == "gpt" and not all(part[0].isdigit() or part in _GPT_SIZES for part in parts[1:2]):
+        return  # gpt-oss, gpt-j, gpt-neox: open models of the name
     if family:
         open_kin = ", ".join(closed[family])
         raise ClosedModelError(
