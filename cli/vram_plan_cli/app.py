@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .commands_models import models
 from .commands_questions import compare, recommend, table
 from .failure import exit_code_of, report
 from .options import Json, ModelArgument, load_model, parse_settings
@@ -130,14 +131,7 @@ def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
 app.command()(table)
 app.command()(compare)
 app.command()(recommend)
-
-
-@app.command()
-def models(query: QueryArgument = "", json: Json = False) -> None:
-    """The models of the offline catalogue."""
-    from .lists import print_models
-
-    print_models(query, json)
+app.command()(models)
 
 
 @app.command()

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from .models.loading import load
     from .models.model import Model
     from .planner import max_context, max_sequences, plan
+    from .questions.catalogue_fit import ModelsFit, models_for
     from .questions.compare import Comparison, compare
     from .questions.recommend import Recommendation, recommend
     from .questions.table import Table, table
@@ -55,6 +56,7 @@ _HOMES = {
     "models.catalog": "list_models",
     "models.loading": "load",
     "models.model": "Model",
+    "questions.catalogue_fit": "ModelsFit models_for",
     "questions.compare": "Comparison compare",
     "questions.recommend": "Recommendation recommend",
     "questions.table": "Table table",
@@ -81,6 +83,7 @@ __all__ = [
     "Model",
     "ModelError",
     "ModelNotFoundError",
+    "ModelsFit",
     "Plan",
     "Recommendation",
     "Section",
@@ -101,6 +104,7 @@ __all__ = [
     "local_devices",
     "max_context",
     "max_sequences",
+    "models_for",
     "parse_tokens",
     "plan",
     "recommend",

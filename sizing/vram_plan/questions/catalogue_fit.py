@@ -1,0 +1,216 @@
+"""Which models of the catalogue run well on a machine: the reverse of a plan."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Final, NamedTuple
+
+from vram_plan_data import ROOT
+
+from ..engines import Work
+from ..errors import HardwareError, UnknownNameError
+from ..formats import Format
+from ..hardware import Detection, Device
+from ..inverse import largest
+from ..models.architecture import Architecture
+from ..models.catalog import CatalogRow, list_models
+from ..models.loading import load_row
+from ..models.model import Model
+from ..planner import headroom
+from ..request import DEFAULT_CONTEXT, make_work, own_format
+from ..results import EstimatedRate, Verdict
+from ..units import parse_tokens
+from .cells import Machine, cell_and_speed, machine_of, parse_formats, said_engine, summary_of, usual_formats
+from .quality import loss_of
+
+__all__ = ["ModelFit", "ModelsFit", "models_for"]
+
+#: Losing more than this is not running well.
+WELL: Final = 0.06
+#: The fewest bits a format of that quality stores a weight in, block scales included.
+FEWEST_BITS: Final = 4.2
+STEP: Final = 1024
+LONGEST: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelFit:
+    """One model in the best format that fits: bytes it needs of all GPUs, the longest context
+    in steps of 1,024 as far as it was trained, the speed of all sequences together, the loss of that format."""
+
+    name: str
+    id: str
+    parameters: int
+    active_parameters: int
+    trained_context: int | None
+    format: str
+    needed: int
+    headroom: int
+    verdict: Verdict
+    max_context: int
+    decode: EstimatedRate | None
+    ttft_s: float | None
+    loss: float
+
+
+@dataclass(frozen=True, slots=True)
+class ModelsFit:
+    """`models` largest first. Left out: `too_large` for any format that loses little, `too_slow` for the speed asked,
+    `too_short`: trained for less than this context."""
+
+    machine: Machine
+    engine: str
+    context: int
+    sequences: int
+    models: tuple[ModelFit, ...]
+    too_large: int
+    too_slow: int
+    too_short: int
+
+
+class _Size(NamedTuple):
+    total: int
+    text: int
+    trained_context: int | None
+    kind: str
+
+
+@lru_cache(maxsize=1)
+def _sizes() -> dict[str, _Size]:
+    with (ROOT / "model_sizes.csv").open(encoding="utf-8", newline="") as file:
+        return {r["id"]: _Size(int(r["total"]), int(r["text"]), _number(r["trained_context"]), r["kind"]) for r in csv.DictReader(file)}
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text else None
+
+
+def models_for(
+    gpus: str | Sequence[Device] | Detection | None = None,
+    *,
+    query: str = "",
+    context: int | str | None = None,
+    sequences: int = 1,
+    engine: str | None = None,
+    quants: str | Sequence[str] | None = None,
+    kv_type: str | None = None,
+    min_decode: float | None = None,
+) -> ModelsFit:
+    """The catalogue's language models that run well on a machine at a context: in a format that loses little (or one of
+    `quants`), at `min_decode` tokens/s of one sequence at least. `gpus` as `plan` takes it; None is this machine's.
+
+    Raises HardwareError where there is no GPU, UnknownNameError for a `query` no model answers to, UsageError.
+    """
+    machine = machine_of(gpus)
+    about = summary_of(machine.devices)
+    if about is None:
+        raise HardwareError(machine.reason or "no GPU was named", "name one, for example --gpu 'RTX 3060 12GB'")
+    rows = list_models(query)
+    if not rows:
+        raise UnknownNameError(f"no model has {query[:60]!r} in its name", "see them all with: vram-plan models")
+    name = said_engine(engine) or ("ollama" if about.gpus == 1 else "vllm")
+    tokens = DEFAULT_CONTEXT if context is None else parse_tokens(context)
+    work = _work(rows[0], name, tokens, sequences, kv_type)
+    wanted = None if quants is None else parse_formats(quants, name)
+    shapes: dict[Architecture, ModelFit | None] = {}
+    counts = {"too_large": 0, "too_slow": 0, "too_short": 0}
+    found = []
+    for row, size in _candidates(rows):
+        if size.trained_context and size.trained_context < tokens:
+            counts["too_short"] += 1
+            continue
+        fit = None if _hopeless(size, about, wanted) else _known(row, size, work, machine.devices, wanted, shapes)
+        slow = fit is not None and min_decode and fit.decode and fit.decode.tokens_per_s < min_decode * sequences
+        if fit is None or slow:
+            counts["too_slow" if slow else "too_large"] += 1
+        else:
+            found.append(fit)
+    return ModelsFit(about, name, tokens, sequences, tuple(sorted(found, key=lambda fit: (-fit.parameters, fit.name))), **counts)
+
+
+def _work(row: CatalogRow, engine: str, context: int, sequences: int, kv_type: str | None) -> Work:
+    """The work asked for, parsed as `plan` does; its format is replaced by each model's own."""
+    given: dict[str, Any] = dict.fromkeys(
+        ("bits", "quant", "kv_type_k", "kv_type_v", "tensor_parallel", "pipeline_parallel", "prompt", "output", "options")
+    ) | {"expert_parallel": False, "offload": "auto"}
+    work, _ = make_work(load_row(row), 1, context=context, engine=engine, sequences=sequences, kv_type=kv_type, **given)
+    return work
+
+
+def _candidates(rows: Iterable[CatalogRow]) -> Iterator[tuple[CatalogRow, _Size]]:
+    """Language models, one of each name and size: a base model and its chat are one."""
+    seen = set()
+    for row in rows:
+        size = _sizes().get(row.id)
+        if size and size.kind == "decoder" and (row.name, size.text) not in seen:
+            seen.add((row.name, size.text))
+            yield row, size
+
+
+def _hopeless(size: _Size, machine: Machine, wanted: Sequence[Format] | None) -> bool:
+    """Larger than the GPUs in the fewest bits that will do: not worth reading its config."""
+    bits = FEWEST_BITS if wanted is None else min(format.bits_per_weight for format in wanted) * 0.8
+    return size.text * bits / 8 > machine.free
+
+
+def _known(
+    row: CatalogRow,
+    size: _Size,
+    work: Work,
+    devices: tuple[Device, ...],
+    wanted: Sequence[Format] | None,
+    shapes: dict[Architecture, ModelFit | None],
+) -> ModelFit | None:
+    """What was found for another model of the same shape, else anew."""
+    model = load_row(row)
+    key = replace(model.architecture, notes=(model.stored_format,))
+    if key not in shapes:
+        shapes[key] = _best(row, model, size, work, devices, wanted)
+    fit = shapes[key]
+    return replace(fit, name=row.name, id=row.id) if fit else None
+
+
+def _best(
+    row: CatalogRow, model: Model, size: _Size, work: Work, devices: tuple[Device, ...], wanted: Sequence[Format] | None
+) -> ModelFit | None:
+    """The format that loses least of those that fit."""
+    own = own_format(model, work.engine)[0].name
+    losses = [(0.0 if format.name == own else loss_of(format), format) for format in wanted or usual_formats(model, work.engine)]
+    free = sum(device.available for device in devices)
+    for loss, format in sorted(losses, key=lambda pair: (pair[0], pair[1].bits_per_weight)):
+        if (wanted is None and loss > WELL) or size.text * _least_bits(format) / 8 > free:
+            continue
+        done = replace(work, format=format)
+        judged, speed = cell_and_speed(model, done, devices)
+        if judged.verdict in ("fits", "tight"):
+            return ModelFit(
+                name=row.name,
+                id=row.id,
+                parameters=model.parameters.total,
+                active_parameters=model.parameters.active,
+                trained_context=model.trained_context,
+                format=format.name,
+                needed=judged.needed,
+                headroom=judged.headroom or 0,
+                verdict=judged.verdict,
+                max_context=_longest(model, done, devices),
+                decode=speed.decode if speed else None,
+                ttft_s=speed.ttft_s if speed else None,
+                loss=loss,
+            )
+    return None
+
+
+def _longest(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    """The longest context that fits in whole k, as far as the model was trained."""
+    trained = model.trained_context or LONGEST
+    steps = largest(lambda n: headroom(model, replace(work, context=min(n * STEP, trained)), devices), -(-trained // STEP))
+    return trained if steps is None else steps * STEP
+
+
+def _least_bits(format: Format) -> float:
+    """Bits a weight takes at least: a mix's figure is that of one model, and MXFP4's mix only uses it for experts."""
+    return 4.2 if format.name.startswith("MXFP4") else 0.9 * format.bits_per_weight
