@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 from vram_plan_cli.app import main
@@ -121,3 +123,12 @@ def test_nothing_generic_is_imported_before_it_is_needed() -> None:
     heavy = ("torch", "huggingface_hub", "pynvml", "rich.console", "vram_plan.planner")
     code = f"import vram_plan_cli.app, sys; print([m for m in {heavy!r} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_a_terminal_without_unicode_gets_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    written = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(written, encoding="ascii"))
+    with pytest.raises(SystemExit) as caught:
+        main(["llama3-8b", "--bits", "4", "--gpu", "8GB"])
+    sys.stdout.flush()
+    assert not caught.value.code and b"Fits, with" in written.getvalue()
