@@ -98,41 +98,48 @@ class _Same:
 
 
 def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Prepared:
-    """What was prepared for this work; more sequences than the default raise it, and old versions size a batch by the length."""
+    """What was prepared for this work, with the defaults that hang on it.
+
+    More sequences than the default raise it, up to a batch's tokens; a batch is no longer than all sequences together,
+    and in versions that prefill a prompt at once no shorter than one. Source: engine/arg_utils.py.
+    """
     key = (
         model, _Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
         work.options, _Same(devices),
     )  # fmt: skip
     prepared = _lookup(*key)
-    settings = prepared.settings
-    raised = work.sequences if work.sequences > settings.sequences and work.option("max_num_seqs") is None else None
-    whole = settings.profile.whole_prompts and work.option("max_num_batched_tokens") is None
-    return _lookup(*key, raised, settings.max_model_len or work.context if whole else None) if raised or whole else prepared
+    s = prepared.settings
+    sequences, tokens, length = s.sequences, s.tokens, s.max_model_len or work.context
+    if work.sequences > sequences and work.option("max_num_seqs") is None:
+        sequences = max(sequences, min(work.sequences, tokens))
+    if work.option("max_num_batched_tokens") is None:
+        tokens = min(max(2048, length) if s.profile.whole_prompts else tokens, sequences * length)
+    return prepared if (sequences, tokens) == (s.sequences, s.tokens) else _lookup(*key, sequences, tokens)
 
 
 @lru_cache(maxsize=4096)
 def _lookup(
     model: Model, format: _Same, kv_k: str, kv_v: str, tp: int, pp: int, ep: bool, options: tuple[tuple[str, Any], ...], devices: _Same,
-    sequences: int | None = None, whole: int | None = None,
+    sequences: int | None = None, tokens: int | None = None,
 ) -> _Prepared:  # fmt: skip
     work = Work("vllm", format.value, kv_k, kv_v, 1, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, options=options)
-    return _prepare(model, work, devices.value, sequences, whole)
+    return _prepare(model, work, devices.value, sequences, tokens)
 
 
 # --- the ranks and the pool -------------------------------------------------------------------------------------------
 
 
 @lru_cache(maxsize=1024)
-def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: int | None, whole: int | None) -> _Prepared:
+def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: int | None, tokens: int | None) -> _Prepared:
     s = read_settings(model, work, devices)
-    s = replace(s, sequences=sequences or s.sequences, tokens=max(2048, whole) if whole else s.tokens)
+    s = replace(s, sequences=sequences or s.sequences, tokens=tokens or s.tokens)
     # batches scheduled before the first is settled: the pipeline's stages, and one more with asynchronous scheduling
     in_flight = s.tokens * (s.pp + s.profile.batches_in_flight - 1)
     if devices and len(devices) < s.tp * s.pp:
         problem = f"tensor parallelism {s.tp} × pipeline parallelism {s.pp} needs {s.tp * s.pp} GPUs; there are {len(devices)}"
         rooms = tuple((0, -1) for _ in devices)
         return _Prepared(s, in_flight, (), rooms, tuple(() for _ in devices), None, 0, {}, (), problem)
-    setup = CacheSetup(s.fp8, s.tp, s.block_size, s.prefix_caching, s.speculative, capability(devices[0] if devices else None))
+    setup = CacheSetup(s.fp8, s.tp, s.block_size, s.prefix_caching, s.speculative, capability(devices[0] if devices else None), s.tokens)
     layout = cache_layout(model, setup)
     ranks = _ranks(model, work, s, devices, layout)
     blocks = min((rank.available // rank.block_bytes for rank in ranks if rank.block_bytes), default=0)
@@ -155,7 +162,9 @@ def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: i
 
 def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...], layout: Layout | None) -> tuple[_Rank, ...]:
     """Every GPU's share, stage by stage; between the first and the last tensor-parallel rank all weigh the same."""
-    work = replace(work, options=tuple(sorted({**dict(work.options), "max_num_batched_tokens": s.tokens}.items())))
+    # only newer versions keep buffers for a whole batch
+    tokens = 2048 if s.profile.whole_prompts else s.tokens
+    work = replace(work, options=tuple(sorted({**dict(work.options), "max_num_batched_tokens": tokens}.items())))
     stages = stage_layers(model.architecture.layers, s.pp)
     found = []
     for stage in range(s.pp):
@@ -308,8 +317,11 @@ def _no_room(s: Settings, ranks: tuple[_Rank, ...], devices: tuple[Device, ...])
 def _refused(work: Work, prepared: _Prepared, length: int, at_length: int) -> str | None:
     if length < work.context:
         return f"max_model_len is {length:,}, below the {work.context:,} tokens of context asked for"
-    if work.sequences > prepared.settings.sequences:
-        return f"max_num_seqs is {prepared.settings.sequences:,}: {work.sequences:,} sequences would never run at once"
+    s = prepared.settings
+    if s.tokens < s.sequences:
+        return f"max_num_batched_tokens ({s.tokens:,}) must be greater than or equal to max_num_seqs ({s.sequences:,})"
+    if work.sequences > s.sequences:
+        return f"max_num_seqs is {s.sequences:,}: {work.sequences:,} sequences would never run at once"
     layout, usable = prepared.layout, prepared.blocks - 1
     if layout is None or at_length <= usable:
         return None

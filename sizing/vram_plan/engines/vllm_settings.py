@@ -53,6 +53,7 @@ class Settings:
 def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Settings:
     given = dict(work.options)
     tokens, sequences = batch_defaults(devices[0] if devices else None)
+    tokens = _integer(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens
     profile = profile_of(_version(given.get("version")))
     tp, pp = split(model, work, devices)
     return Settings(
@@ -60,8 +61,8 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
         utilization=_share(given.get("gpu_memory_utilization"), profile.gpu_memory_utilization),
         pool_bytes=_integer(given, "kv_cache_memory_bytes", 0, 1 << 48),
         max_model_len=_integer(given, "max_model_len", 1, _MAX_TOKENS),
-        tokens=_integer(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens,
-        sequences=_integer(given, "max_num_seqs", 1, 1 << 20) or sequences,
+        tokens=tokens,
+        sequences=_integer(given, "max_num_seqs", 1, 1 << 20) or min(sequences, tokens),
         block_size=_integer(given, "block_size", 1, 1 << 20),
         eager=_flag(given, "enforce_eager", False),
         prefix_caching=_flag(given, "prefix_caching", True),

@@ -27,13 +27,14 @@ WHOLE: Final = frozenset({"full", "latent", "index"})
 _INDEX_SCALE: Final = 4 / 128
 #: fp8_ds_mla: NoPE part in fp8, rotary part in 16 bits, scales (V3.2: flashmla_sparse.py; V4: deepseek_v4/attention.py).
 _PACKED_V32, _PACKED_V4, _V4_ALIGNMENT = 656, 584, 576
-#: Tokens an encoder hands to cross-attention when the config does not say (Whisper's 30 seconds).
-_ENCODER_TOKENS: Final = 1500
+#: Latent attention that vLLM runs, and caches, head by head (models/minicpm3.py: K and V of the rotary and other parts' width).
+_EXPANDED: Final = frozenset({"minicpm3"})
 
 
 @dataclass(frozen=True, slots=True)
 class CacheSetup:
-    """What the cache's layout hangs on beside the model. `capability` is the GPU's compute capability's major number."""
+    """What the cache's layout hangs on beside the model. `capability` is the major number of the GPU's compute capability;
+    `encoder_tokens` what cross-attention is sized for: a batch (config/scheduler.py, max_num_encoder_input_tokens)."""
 
     fp8: bool = False
     tensor_parallel: int = 1
@@ -41,6 +42,7 @@ class CacheSetup:
     prefix_caching: bool = True
     speculative: int = 0
     capability: int = 9
+    encoder_tokens: int = 8192
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,9 +122,8 @@ def layer_specs(model: Model, setup: CacheSetup) -> list[Spec]:
             fixed = (2 + checkpoints if setup.prefix_caching else 1) + setup.speculative
             found.append(Spec("state", layer.layer, block, max(padded, size), (size,), fixed=fixed))
         elif layer.kind == "cross":
-            tokens = int(text_config(model).get("max_source_positions") or _ENCODER_TOKENS)
             width = _width(layer, setup)
-            found.append(Spec("cross", layer.layer, block, block * width, (width,), fixed=-(-tokens // block)))
+            found.append(Spec("cross", layer.layer, block, block * width, (width,), fixed=-(-setup.encoder_tokens // block)))
         else:
             found.extend(_attention_specs(layer, setup, block))
     return found
@@ -165,12 +166,18 @@ def _ignores_cache_type(model: Model) -> bool:
 
 def _with_drafts(model: Model, setup: CacheSetup) -> list[CacheLayer]:
     """The layers, and with speculation the draft's: each keeps what the last attention layer does."""
-    layers = list(model.cache_layers)
+    layers = [_expanded(model, layer) if model.architecture.family in _EXPANDED else layer for layer in model.cache_layers]
     drafts = sorted({t.layer for t in model.architecture.tensors if t.part == "mtp" and t.layer is not None})
     last = [layer for layer in layers if layer.kind in ("full", "latent")]
     if setup.speculative and drafts and last:
         layers += [replace(last[-1], layer=number) for number in drafts]
     return layers
+
+
+def _expanded(model: Model, layer: CacheLayer) -> CacheLayer:
+    config = text_config(model)
+    width = sum(v for v in (config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")) if isinstance(v, int)) or layer.k_dim
+    return replace(layer, kind="full", kv_heads=layer.heads, k_dim=width, v_dim=width, latent_rank=0)
 
 
 # --- block sizes ------------------------------------------------------------------------------------------------------
