@@ -11,6 +11,7 @@ from .engines.allowance import kv_bytes
 from .engines.weights import weights_of
 from .hardware import Detection, Device, resolve
 from .inverse import largest
+from .launch import launch
 from .models.loading import load
 from .models.model import Model
 from .request import make_work
@@ -83,7 +84,10 @@ def plan(
 def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ...] = ()) -> Plan:
     """The plan of parsed work on resolved devices."""
     devices = machine.devices
-    found = engine_module(work.engine).allocate(model, work, devices)
+    module = engine_module(work.engine)
+    found = module.allocate(model, work, devices)
+    if hasattr(module, "completed"):
+        found = module.completed(model, work, devices, found)
     placed = _place(found, devices)
     fit = _fit(model, work, devices, found, placed)
     return Plan(
@@ -97,7 +101,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         fit=fit,
         engine=dict(found.figures),
         speed=speed_estimate(model, work, devices, found),
-        launch=(),
+        launch=launch(model, work, devices, found),
         notes=(
             *(Note("info", text) for text in model.notes),
             *notes,
