@@ -6,7 +6,7 @@ Verified against llama.cpp 0c1e57098 (2026-10); differences of older builds are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -22,7 +22,7 @@ from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, plac
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
 
-__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "least_offload"]
+__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "completed", "least_offload"]
 
 DEFAULT_KV: Final = "f16"
 #: A context holds no more sequences than this (src/llama-cparams.h, LLAMA_MAX_SEQ).
@@ -49,7 +49,8 @@ class Run:
 
 def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
     """What `llama-server -np SEQUENCES -c SEQUENCES × CONTEXT` takes. Pure; see `Engine.allocate`."""
-    return allocation(run_of(model, work, devices, settings_of(work, devices)), devices)
+    run = run_of(model, work, devices, settings_of(work, devices))
+    return allocation(run, devices)
 
 
 def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Settings) -> Run:
@@ -62,6 +63,30 @@ def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
     count = max(len(devices), 1)
     terms = tuple((*_device_terms(run, i), _runtime(devices[i] if devices else None)) for i in range(count))
     return Allocation(terms, _host_terms(run), _figures(run), _notes(run), _refusal(run))
+
+
+def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation) -> Allocation:
+    """Where not all fits: what llama.cpp would leave in host memory of itself (`--fit`), as a figure and a note.
+
+    Asked once a plan, not for each question about it: it tries several placements.
+    """
+    return completed_run(run_of(model, work, devices, settings_of(work, devices)), devices, found)
+
+
+def completed_run(run: Run, devices: tuple[Device, ...], found: Allocation) -> Allocation:
+    """`completed` of a run already settled."""
+    if not devices or run.work.offload != "auto" or run.settings.gpu_layers is not None or _holds(found, devices):
+        return found
+    least = least_offload_of(run, devices)
+    if not least:
+        return found
+    moved = _moved(run, least)
+    experts = moved.placement.expert_layers
+    what = f"experts of {least} layers" if experts else f"{least} layers"
+    option = f"--n-cpu-moe {least}" if experts else f"-ngl {len(run.weights.layers) + 1 - least}"
+    host = format_gib(sum(term.bytes for term in _host_terms(moved)))
+    note = f"with {what} in host memory the rest fits ({option}): {host} of RAM, and slower"
+    return replace(found, figures={**found.figures, "auto_offload": what}, notes=(*found.notes, note))
 
 
 def context_of(work: Work, settings: Settings) -> Context:
@@ -137,7 +162,7 @@ def _visiting(run: Run) -> tuple[tuple[str, int], ...]:
     away = p.layers_on(HOST)
     if run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
         return ()
-    return visiting_weights(run.model, run.work.format, len(away), p.expert_layers)
+    return visiting_weights(run.model, run.work.format, not away)
 
 
 def _runtime(device: Device | None) -> Term:
@@ -267,26 +292,28 @@ def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int 
 
 
 def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
-    """`least_offload` of a run already settled."""
-    total = len(run.weights.layers)
-    for moved in range(total + 2):
-        if _fits(_moved(run, moved), devices):
-            return moved
-        if moved > total:
-            break
-    return None
+    """`least_offload` of a run already settled: by halves, as each layer moved leaves more room."""
+    low, high = 0, len(run.weights.layers) + (0 if any(run.weights.experts) else 1)
+    if not _fits(_moved(run, high), devices):
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _fits(_moved(run, middle), devices) else (middle + 1, high)
+    return low
 
 
 def _moved(run: Run, count: int) -> Run:
     p, experts = run.placement, any(run.weights.experts)
-    homes = p.homes if experts else (*(HOST for _ in range(min(count, len(p.homes)))), *p.homes[count:])
-    output = HOST if count > len(p.homes) and not experts else p.output
-    moved = Placement(homes, output, count if experts else 0, p.devices)
-    return Run(run.model, run.work, run.settings, run.context, moved, run.weights)
+    if experts:
+        return replace(run, placement=replace(p, expert_layers=count))
+    layers = len(p.homes)
+    shares = tuple(float(sum(home == i for home in p.homes)) for i in range(p.devices))
+    return replace(run, placement=placed(layers, layers + 1 - count, shares))
 
 
 def _fits(run: Run, devices: tuple[Device, ...]) -> bool:
-    found = allocation(run, devices)
-    return all(
-        sum(term.bytes for term in terms) <= device.available for device, terms in zip(devices, found.devices, strict=True)
-    )
+    return _holds(allocation(run, devices), devices)
+
+
+def _holds(found: Allocation, devices: tuple[Device, ...]) -> bool:
+    return all(sum(t.bytes for t in terms) <= min(d.available, d.usable) for d, terms in zip(devices, found.devices, strict=True))

@@ -70,12 +70,11 @@ def file_weights(model: Model, format: Format) -> FileWeights:
 
 
 @lru_cache(maxsize=256)
-def visiting_weights(model: Model, format: Format, layers: int, expert_layers: int) -> tuple[tuple[str, int], ...]:
-    """Role and largest size of the weights of the first `layers` layers and of the experts of the first `expert_layers`."""
+def visiting_weights(model: Model, format: Format, experts_only: bool) -> tuple[tuple[str, int], ...]:
+    """Role and largest size of the weights (or the experts) of a layer, whichever layers are away."""
     sizes: dict[str, int] = defaultdict(int)
     for tensor in weights_of(model, format).tensors:
-        away = max(layers, expert_layers) if tensor.experts else layers
-        if tensor.part == "text" and tensor.layer is not None and tensor.layer < away and len(tensor.shape) > 1:
+        if tensor.part == "text" and tensor.layer is not None and len(tensor.shape) > 1 and (tensor.experts or not experts_only):
             sizes[tensor.role] = max(sizes[tensor.role], on_gpu(tensor))
     return tuple(sizes.items())
 

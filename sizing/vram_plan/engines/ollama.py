@@ -14,7 +14,7 @@ from typing import Final
 
 from vram_plan_data import ROOT
 
-from ..hardware.device import GIB, Device
+from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
 from . import llamacpp
 from .base import Allocation, Work
@@ -23,7 +23,7 @@ from .llamacpp_placement import file_weights
 from .llamacpp_settings import OPTIONS as LLAMACPP_OPTIONS
 from .llamacpp_settings import Settings, settings_of
 
-__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "default_context", "least_offload", "tag_format"]
+__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "completed", "default_context", "least_offload", "tag_format"]
 
 DEFAULT_KV: Final = "f16"
 OPTIONS: Final[Mapping[str, str]] = {
@@ -35,8 +35,10 @@ OPTIONS: Final[Mapping[str, str]] = {
 #: Context when none is given, by the total memory of the GPUs: below so many bytes, so many tokens.
 _CONTEXT_TIERS: Final = ((23 * GIB, 4096), (47 * GIB, 32768))
 _LARGEST_CONTEXT: Final = 262_144
-#: Batch by context (up to so many tokens), with the share of free memory the model may take at most for it.
-_BATCHES: Final = ((4096, 512, 1.0), (32768, 1024, 0.75), (1 << 62, 2048, 0.6))
+#: Batch for contexts above so many tokens; the share of free memory the model may be predicted to take at most, and
+#: what the larger buffers are reckoned at: both must stay within `_MOST` of it.
+_BATCHES: Final = ((32768, 2048, 0.6, 2 * GIB), (4096, 1024, 0.75, 768 * MIB))
+_MOST: Final = 0.8
 
 
 def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
@@ -57,18 +59,22 @@ def _settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Settings
 
 
 def _batch(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
-    """Tokens at once: more for longer contexts, as long as the file's size leaves enough of the memory free."""
+    """Tokens at once: more for longer contexts, where Ollama's own prediction leaves room for the larger buffers."""
     if work.option("ubatch") is not None:
         return 512
-    free = sum(device.available for device in devices)
-    need = file_weights(model, work.format).file
-    chosen = 512
-    for limit, batch, share in _BATCHES:
-        if not devices or need <= share * free:
-            chosen = batch
-        if work.context <= limit:
-            break
-    return chosen
+    free, need = sum(device.available for device in devices), _predicted(model, work)
+    for above, batch, share, extra in _BATCHES:
+        if work.context > above and (not devices or (need <= share * free and need + extra <= _MOST * free)):
+            return batch
+    return 512
+
+
+def _predicted(model: Model, work: Work) -> int:
+    """Bytes Ollama expects before it starts the server: the file, and K and V of every layer in 16 bits, no window."""
+    a = model.architecture
+    heads = min((layer.kv_heads for layer in model.cache_layers if layer.kv_heads), default=0)
+    kv = 4 * a.layers * heads * (a.hidden_size // max(a.heads, 1)) * work.context * work.sequences
+    return file_weights(model, work.format).file + kv
 
 
 def default_context(devices: tuple[Device, ...]) -> int:
@@ -109,6 +115,11 @@ def tag_format(tag: str) -> str:
         if part in ("fp16", "f16", "bf16"):
             return "BF16" if part == "bf16" else "F16"
     return next((format for family, format in _tags() if name == family), "Q4_K_M")
+
+
+def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation) -> Allocation:
+    """As llama.cpp's, with Ollama's settings."""
+    return llamacpp.completed_run(_run(model, work, devices), devices, found)
 
 
 def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 from ..models.architecture import Tensor
 
-__all__ = ["VOCAB_PADDING", "Cut", "LayerHeads", "cut_of", "local_shape", "padded_vocab"]
+__all__ = ["VOCAB_PADDING", "Cut", "LayerHeads", "cut_of", "local_shape", "padded_vocab", "stage_layers"]
 
 #: `DEFAULT_VOCAB_PADDING_SIZE` of vocab_parallel_embedding.py.
 VOCAB_PADDING: Final = 64
@@ -103,3 +103,12 @@ def _local_size(cut: Cut, size: int, tp: int, heads: LayerHeads) -> int:
     if cut == "qkv" and heads.kv_heads and size % every == 0:
         return size // every * (heads.heads // tp) + 2 * heads.kv_rows(size // every * heads.kv_heads, tp)
     return -(-size // tp)
+
+
+def stage_layers(layers: int, pp: int) -> tuple[int, ...]:
+    """Layers of each pipeline stage: an even split, what is left added from the last but one backwards.
+
+    Source: vLLM 0.32, distributed/utils.py (`get_pp_indices`).
+    """
+    base, left = divmod(layers, pp)
+    return tuple(base + (left > 0 and pp - 1 - left <= stage < pp - 1) for stage in range(pp))

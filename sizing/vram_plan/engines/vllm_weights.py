@@ -9,24 +9,25 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
-from ..formats import Format, apply_format
-from ..formats.schemes import apply_scheme, scheme_from_config
+from ..formats import Format
 from ..models.architecture import Tensor
 from ..models.model import Model
 from .base import Work
 from .vllm_classes import VllmClass, text_config, vision_heads, vllm_class
+from .vllm_inventory import vllm_tensors
 from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding, packed_bits
 from .vllm_legal import refusal
 from .vllm_ropes import batch_buffer_bytes, layer_buffer_bytes, rope_tables
-from .vllm_shards import LayerHeads, cut_of, local_shape
+from .vllm_shards import LayerHeads, local_shape, stage_layers
 
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 
 _MIB: Final = 1 << 20
+DEFAULT_BATCH_TOKENS: Final = 8192
 #: Roles whose tensors vLLM puts into one.
 _FUSED: Final = {
     **dict.fromkeys(("attn_q", "attn_k", "attn_v"), "qkv"),
@@ -57,27 +58,20 @@ class RankWeights:
 
 
 def rank_weights(
-    model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0, *, batch_tokens: int = 8192,
-    capability: tuple[int, int] | None = None,
-) -> RankWeights:  # fmt: skip
+    model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0, *, capability: tuple[int, int] | None = None
+) -> RankWeights:
     """Weights and buffers of tensor-parallel rank `rank` in pipeline stage `stage`.
 
-    `batch_tokens` is `max_num_batched_tokens`, `capability` the GPU's compute capability (Hopper's where not given).
+    Buffers of one step hold the option `max_num_batched_tokens`, 8192 where it is not set. `capability` is the GPU's
+    compute capability, Hopper's where not given.
     """
+    tokens = work.option("max_num_batched_tokens")
+    batch_tokens = tokens if isinstance(tokens, int) else DEFAULT_BATCH_TOKENS
     marlin = work.option("moe_backend") == "marlin"
     experts = _local_experts(model.architecture.experts, tp, rank) if work.expert_parallel else 0
     sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin))
     buffers, why = _buffers(model, tp, pp, stage, batch_tokens)
     return RankWeights(sums.parameters, buffers, sums.extra, sums.why, why, sums.extra_why)
-
-
-def stage_layers(layers: int, pp: int) -> tuple[int, ...]:
-    """Layers of each pipeline stage: an even split, what is left added from the last but one backwards.
-
-    Source: vLLM 0.32, distributed/utils.py (`get_pp_indices`).
-    """
-    base, left = divmod(layers, pp)
-    return tuple(base + (left > 0 and pp - 1 - left <= stage < pp - 1) for stage in range(pp))
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +122,7 @@ def _held(
     heads = _layer_heads(model)
     dropped = _unused_vision_layers(model, kind)
     inside = _stage_range(model.architecture.layers, pp, stage)
-    tensors = _tensors(model, format, kind)
+    tensors = vllm_tensors(model, format)
     stacks = {t.layer: t.stored_as for t in tensors if t.experts and len(t.shape) == 3}
     for tensor in tensors:
         if tensor.layer is not None and (tensor.layer not in inside if tensor.part == "text" else tensor.layer in dropped):
@@ -164,54 +158,6 @@ def _is_fp32(role: str, kind: VllmClass) -> bool:
     if role in ("ssm_a", "exp_probs_b.bias") or role.startswith(("indexer.k_norm", "hc_", "output_hc_")):
         return True
     return role == "ffn_gate_inp" and "fp32" in kind.router
-
-
-@lru_cache(maxsize=128)
-def _tensors(model: Model, format: Format, kind: VllmClass) -> tuple[Tensor, ...]:
-    """The weights in a format, with what vLLM allocates besides: a V projection beside every K, correction biases."""
-    own = format.name == model.stored_format and model.quantization
-    if own and model.quantization is not None:
-        scheme = scheme_from_config(model.quantization, model.config)
-        tensors = apply_scheme(model.architecture.tensors, scheme) if scheme else model.architecture.tensors
-    else:
-        tensors = apply_format(model.architecture, format)
-    tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
-    if not own and format.family == "scheme":
-        tensors = tuple(replace(t, stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
-    return (*tensors, *_missing_v(tensors), *_missing_biases(model, kind, tensors))
-
-
-def _without_exceptions(tensor: Tensor, format: Format, kind: VllmClass) -> bool:
-    """Whether a format asked for by name alone, with no list of exceptions, also takes a router or a tower's matrix.
-
-    FP8 is what `--quantization fp8` makes of a 16-bit checkpoint while it loads; 4-bit checkpoints of vision models
-    leave the tower out. SigLIP and CLIP quantise an MLP only in multiples of 64 (siglip.py, clip.py).
-    """
-    family = format.stored_as.split("-")[0]
-    if tensor.role == "ffn_gate_inp":
-        return "quantised" in kind.router and family in ("AWQ", "GPTQ")
-    if tensor.part not in ("vision", "projector") or family not in ("FP8T", "FP8C") or kind.tower in ("whole", "divides"):
-        return False
-    siglip = "position_ids" in kind.rope and tensor.role.startswith("v.ffn_")
-    return len(tensor.shape) == 2 and cut_of(tensor.role) != "whole" and not (siglip and any(n % 64 for n in tensor.shape))
-
-
-def _missing_v(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
-    """K and V that share a projection (Gemma-4's full layers) are allocated as two: `QKVParallelLinear`."""
-    with_v = {t.layer for t in tensors if t.role == "attn_v"}
-    for tensor in tensors:
-        if tensor.role == "attn_k" and tensor.part == "text" and tensor.layer not in with_v:
-            yield replace(tensor, role="attn_v")
-
-
-def _missing_biases(model: Model, kind: VllmClass, tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
-    """One fp32 value an expert that steers the routing; checkpoints keep it as a buffer, vLLM as a parameter."""
-    topk = text_config(model).get("topk_method")
-    if "bias" not in kind.router or any(t.role == "exp_probs_b.bias" for t in tensors) or topk in ("greedy", "group_limited_greedy"):
-        return
-    for tensor in tensors:
-        if tensor.role == "ffn_gate_inp":
-            yield Tensor("exp_probs_b.bias", tensor.layer, tensor.shape[:1], stored_as="F32")
 
 
 @lru_cache(maxsize=128)
