@@ -8,6 +8,7 @@ from typing import Final
 
 from .engines import Work, engine_module
 from .formats import find_format, for_engine
+from .errors import UsageError
 from .hardware import Device, common_gpus, device_of
 from .models.model import Model
 from .units import format_gib
@@ -53,7 +54,11 @@ def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], head
     if work.kv_k not in ("f16", "bf16", "f32"):
         return []
     changed = replace(work, kv_k=small, kv_v=small)
-    if headroom(model, changed, devices) < 0:
+    try:
+        fits = headroom(model, changed, devices) >= 0
+    except UsageError:  # llama.cpp without flash attention keeps V in 16 bits
+        return []
+    if not fits:
         return []
     return [f"--kv {small}: {_effect(model, changed, devices)}, half the KV cache"]
 
