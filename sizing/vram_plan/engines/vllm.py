@@ -168,16 +168,16 @@ def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...], l
     stages = stage_layers(model.architecture.layers, s.pp)
     found = []
     for stage in range(s.pp):
-        weights = [_weights(model, work, s.tp, s.pp, rank, stage) for rank in dict.fromkeys((0, s.tp - 1))]
         for i in range(s.tp):
             device = devices[stage * s.tp + i] if devices else None
-            found.append(_rank(model, work, s, device, layout, stages, stage, weights[-1 if i == s.tp - 1 else 0]))
+            weights = _weights(model, work, s.tp, s.pp, s.tp - 1 if i == s.tp - 1 else 0, stage, capability(device))
+            found.append(_rank(model, work, s, device, layout, stages, stage, weights))
     return tuple(found)
 
 
 @lru_cache(maxsize=1024)
-def _weights(model: Model, work: Work, tp: int, pp: int, rank: int, stage: int) -> RankWeights:
-    return rank_weights(model, work, tp, pp, rank, stage)
+def _weights(model: Model, work: Work, tp: int, pp: int, rank: int, stage: int, major: int) -> RankWeights:
+    return rank_weights(model, work, tp, pp, rank, stage, capability=(major, 0))
 
 
 @lru_cache(maxsize=1024)
@@ -218,12 +218,13 @@ def _rank(
     terms = (
         Term("weights", weights.parameter_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
         Term("buffers", weights.buffer_bytes, basis, weights.buffer_why or "rope tables", "weights"),
+        Term("allocator", weights.extra_bytes, basis, weights.extra_why, "weights"),
         Term("activation", activation, basis, why, "compute"),
         Term("non_torch", non_torch, "measured", f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs", "runtime"),
         Term("cuda_graphs", graphs, "measured", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
         Term("context", context_bytes(device, s.tp * s.pp), "measured", "held before vLLM measures: outside its share", "runtime"),
     )
-    fixed = weights.parameter_bytes + weights.buffer_bytes + activation + non_torch + (graphs if s.profile.graphs_in_budget else 0)
+    fixed = weights.total + activation + non_torch + (graphs if s.profile.graphs_in_budget else 0)
     asked = int(device.usable * s.utilization) if device else 0
     layers = range(first, first + stages[stage]) if s.pp > 1 else None
     block = (layout.stage_bytes(layers) if layers else layout.bytes_per_block) if layout else 0

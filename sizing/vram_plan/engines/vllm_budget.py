@@ -34,7 +34,9 @@ CAPTURE_SIZES: Final = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
 _GRAPH_BYTES: Final = (int(0.0225 * GIB), int(0.0145 * GIB))
 _GRAPH_EXPERTS: Final = 1.5
 #: What a vision tower's profile adds at 8,192 tokens (logged).
-_TOWER_BYTES: Final = int(0.17 * GIB)
+_TOWER_BYTES: Final = int(0.18 * GIB)
+#: What else is there when the sampler peaks (logged, alike on all models).
+_SAMPLER_BYTES: Final = 48 * MIB
 #: What the process holds before vLLM looks: the driver's context, and NCCL's first buffers (H100: 79.19 − 78.68 and − 77.65 GiB).
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
@@ -139,7 +141,7 @@ def activation_bytes(
     newer = capability(device) >= 9
     per_logit = (profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes) if newer else profile.logit_bytes_plain
     residual = 2 * tokens * z.hidden
-    sampler = sequences * z.vocab * per_logit + 2 * residual if samples else 0
+    sampler = sequences * z.vocab * per_logit + residual + _SAMPLER_BYTES if samples else 0
     if samples and profile.top_k_buffer:
         sampler += 4 * z.vocab * _multiprocessors(device)
     feed_forward = 6 * tokens * z.dense // tp + 4 * residual
