@@ -14,6 +14,8 @@ from typing import Final
 from ..models.architecture import CacheLayer
 from ..models.model import Model
 from .vllm_classes import VllmClass, text_config, vllm_class
+from .vllm_inventory import layer_heads
+from .vllm_shards import local_shape
 
 __all__ = ["RopeTable", "batch_buffer_bytes", "layer_buffer_bytes", "rope_tables"]
 
@@ -54,7 +56,9 @@ def rope_tables(model: Model, layers: range) -> tuple[RopeTable, ...]:
         return vision  # granitemoehybrid.py
     rotated = (c for c in model.cache_layers if c.layer in layers and c.kind in _ROTATED and c.k_dim)
     ropes = {_rope(model, kind, config, layer): None for layer in rotated}
-    return (*(table for table, *_ in ropes), *vision)
+    tables = tuple(table for table, *_ in ropes)
+    indexer = tables if "indexer" in kind.rope and not config.get("indexer_rope_interleave") else ()
+    return (*tables, *indexer, *vision)
 
 
 def _rope(model: Model, kind: VllmClass, config: _Config, layer: CacheLayer) -> tuple[RopeTable, object, object]:
@@ -135,14 +139,18 @@ def batch_buffer_bytes(model: Model, batch_tokens: int) -> int:
 
 def layer_buffer_bytes(model: Model, tp: int, layers: range) -> int:
     """Small things beside the layers: attention's scales, KDA's fp32 convolutions (kda.py), Falcon-Mamba's bare norms
-    (mamba_mixer.py), the numbered positions of CLIP and SigLIP towers."""
+    (mamba_mixer.py), Falcon-H1's multipliers, GPTBigCode's mask, the numbered positions of CLIP and SigLIP towers."""
     words, size = vllm_class(model).rope, 0
     if "bare" not in words:
         size = ATTENTION_LAYER_BYTES * sum(c.kind not in ("recurrent", "cross") and c.layer in layers for c in model.cache_layers)
+    if "mask" in words:
+        size += _whole(text_config(model).get("n_positions"), 0) ** 2
     for tensor in model.architecture.tensors:
         held = tensor.layer is not None and tensor.layer in layers
         if tensor.part == "text" and held and tensor.role in ("ssm_conv1d_q", "ssm_conv1d_k", "ssm_conv1d_v"):
             size += 4 * tensor.parameters // tp
+        elif "mup" in words and tensor.role == "ssm_in" and held:
+            size += 2 * local_shape(tensor, tp, layer_heads(model)[tensor.layer])[0]
         elif "state_norms" in words and tensor.role == "ssm_x" and held:
             size += 2 * tensor.shape[0]
         elif "position_ids" in words and tensor.role == "v.position_embd":

@@ -71,7 +71,7 @@ def padded_vocab(size: int) -> int:
 @lru_cache(maxsize=2048)
 def cut_of(role: str) -> Cut:
     """How a role is cut. The bias of a matrix cut by columns is whole."""
-    name = re.sub(r"(?<=v\.deepstack\.)\d+", "N", role)
+    name = re.sub(r"(?<=v\.deepstack\.)\d+", "N", role).removeprefix("enc.").removeprefix("dec.").removeprefix("cross_")
     bias = name.endswith(".bias")
     cut = _CUTS.get(name.removesuffix(".bias"), "whole")
     return "whole" if bias and cut == "columns" else cut

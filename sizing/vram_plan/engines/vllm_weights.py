@@ -17,8 +17,8 @@ from ..formats import Format
 from ..models.architecture import Tensor
 from ..models.model import Model
 from .base import Work
-from .vllm_classes import VllmClass, text_config, vision_heads, vllm_class
-from .vllm_inventory import vllm_tensors
+from .vllm_classes import VllmClass, vision_heads, vllm_class
+from .vllm_inventory import layer_heads, vllm_tensors
 from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding, packed_bits
 from .vllm_legal import refusal
 from .vllm_ropes import batch_buffer_bytes, layer_buffer_bytes, rope_tables
@@ -119,7 +119,7 @@ def _held(
     model: Model, format: Format, kind: VllmClass, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]
 ) -> Iterator[tuple[Tensor, tuple[int, ...], int]]:
     """Every tensor of one rank: what it is, the shape of its part, its bytes."""
-    heads = _layer_heads(model)
+    heads = layer_heads(model)
     dropped = _unused_vision_layers(model, kind)
     inside = _stage_range(model.architecture.layers, pp, stage)
     tensors = vllm_tensors(model, format)
@@ -130,7 +130,8 @@ def _held(
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
             continue
         whole = tensor.part != "text" and (kind.tower == "whole" or (kind.tower == "divides" and vision_heads(model) % tp))
-        own_tp = 1 if whole or (experts and tensor.experts) else tp
+        uncut = kind.tower == "mlp" and tensor.role.startswith("ffn_")
+        own_tp = 1 if whole or uncut or (experts and tensor.experts) else tp
         shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
         if experts and tensor.experts:
             shape = (min(experts, shape[0]), *shape[1:])
@@ -160,20 +161,6 @@ def _is_fp32(role: str, kind: VllmClass) -> bool:
     return role == "ffn_gate_inp" and "fp32" in kind.router
 
 
-@lru_cache(maxsize=128)
-def _layer_heads(model: Model) -> dict[int | None, LayerHeads]:
-    """Heads by layer: of its attention, or of its Mamba-2 mixer."""
-    found: dict[int | None, LayerHeads] = {c.layer: LayerHeads(c.heads, c.kv_heads) for c in model.cache_layers if c.heads}
-    config = text_config(model)
-    groups = next((v for k in ("mamba_n_groups", "n_groups", "mamba_ngroups") if isinstance(v := config.get(k), int) and v > 0), 0)
-    inner = {t.layer: t.shape[1] for t in model.architecture.tensors if t.role == "ssm_out" and groups and len(t.shape) == 2}
-    for tensor in model.architecture.tensors:
-        if tensor.role == "ssm_d" and tensor.layer in inner:
-            old = found.get(tensor.layer, LayerHeads())
-            found[tensor.layer] = LayerHeads(old.heads, old.kv_heads, inner[tensor.layer], groups, tensor.shape[0])
-    return found
-
-
 def _unused_vision_layers(model: Model, kind: VllmClass) -> range:
     """LLaVA reads its tower before the last layers, which are not built (llava.py, `vision_feature_layer`)."""
     layer = (model.config or {}).get("vision_feature_layer")
@@ -193,7 +180,7 @@ def _on_stage(role: str, kind: VllmClass, pp: int, stage: int, tied: bool) -> bo
     """Whether a pipeline stage allocates a tensor outside the layers."""
     if pp == 1:
         return True
-    if role.startswith(("token_embd", "position_embd", "per_layer")):
+    if role.startswith(("token_embd", "per_layer")):
         return kind.embedding == "every" or stage == 0 or (tied and stage == pp - 1 and role == "token_embd")
     if role.startswith("output"):
         return stage == pp - 1 or (kind.head == "every" and role in ("output", "output.bias"))
