@@ -15,7 +15,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 BLOCK = re.compile(r"(<!-- run -->\n```console\n)(.*?)(```\n)", re.DOTALL)
-COMMANDS = ("plan", "models", "gpus", "formats", "hardware")
+COMMANDS = ("plan", "table", "compare", "recommend", "models", "gpus", "formats", "hardware")
 
 
 def run(command: str) -> str:

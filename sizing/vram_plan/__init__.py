@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .questions.catalogue_fit import ModelsFit, models_for
     from .questions.compare import Comparison, compare
     from .questions.recommend import Recommendation, recommend
+    from .questions.sweep import SweepRow, sweep
     from .questions.table import Table, table
     from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
@@ -59,6 +60,7 @@ _HOMES = {
     "questions.catalogue_fit": "ModelsFit models_for",
     "questions.compare": "Comparison compare",
     "questions.recommend": "Recommendation recommend",
+    "questions.sweep": "SweepRow sweep",
     "questions.table": "Table table",
     "results": "Plan Term",
     "planner": "max_context max_sequences plan",
@@ -87,6 +89,7 @@ __all__ = [
     "Plan",
     "Recommendation",
     "Section",
+    "SweepRow",
     "Table",
     "Tensor",
     "Term",
@@ -108,6 +111,7 @@ __all__ = [
     "parse_tokens",
     "plan",
     "recommend",
+    "sweep",
     "table",
 ]
 

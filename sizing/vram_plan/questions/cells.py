@@ -33,7 +33,7 @@ USUAL_FORMATS: Final = {
     "transformers": ("BF16", "INT8", "NF4"),
 }
 _CONTEXTS: Final = tuple(1024 * k for k in (2, 4, 8, 16, 32, 64, 128))
-MOST: Final = 64
+MOST: Final = 4096
 
 
 @dataclass(frozen=True, slots=True)
