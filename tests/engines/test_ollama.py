@@ -12,7 +12,7 @@ GIB = 2**30
 
 def test_the_batch_grows_with_the_context_where_memory_is_left() -> None:
     model = vp.load("llama3-8b")
-    rows = ((4096, "RTX 4090", 512), (8192, "RTX 4090", 1024), (131072, "RTX 4090", 512), (65536, "H100", 2048), (8192, "8GB", 512))
+    rows = ((4096, "RTX 4090", 512), (8192, "RTX 4090", 1024), (131072, "RTX 4090", 512), (65536, "H100", 2048), (16384, "8GB", 512))
     for context, gpu, batch in rows:
         assert vp.plan(model, engine="ollama", quant="Q4_K_M", context=context, gpus=gpu).engine["n_ubatch"] == batch
     chosen = vp.plan(model, engine="ollama", quant="Q4_K_M", context=65536, gpus="RTX 4090", options={"ubatch": 256})
