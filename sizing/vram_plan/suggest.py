@@ -7,8 +7,8 @@ from dataclasses import replace
 from typing import Final
 
 from .engines import Work, engine_module
-from .formats import find_format, for_engine
 from .errors import UsageError
+from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .models.model import Model
 from .units import format_gib
