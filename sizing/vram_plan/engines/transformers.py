@@ -7,8 +7,9 @@ as device_map="auto" places them. Source: transformers 5.23.0 (cache_utils.py, i
 from __future__ import annotations
 
 import tomllib
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -69,11 +70,14 @@ class _Loaded:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class _Place:
-    """What one GPU has: its layers, weights, and their caches. `transit`: weights of a host layer while it runs here."""
+    """What one GPU has: its layers, weights, and their caches, those that are alike once with their number.
+
+    `transit`: weights of a host layer while it runs here.
+    """
 
     weights: int
     layers: tuple[int, ...]
-    cache: tuple[CacheLayer, ...]
+    cache: tuple[tuple[CacheLayer, int], ...]
     transit: int
     last: bool
 
@@ -210,10 +214,10 @@ def _places(model: Model, loaded: _Loaded, count: int, away: int) -> tuple[tuple
     for i in range(count):
         mine = tuple(n for n in range(kept) if homes[n + 1] == i)
         running = (*mine, *range(kept, len(loaded.layers))) if i == 0 else mine
-        cache = tuple(layer for layer in model.cache_layers if layer.layer in running)
+        alike = Counter(replace(layer, layer=0, source=None) for layer in model.cache_layers if layer.layer in running)
         size = sum(block for block, home in zip(blocks, homes, strict=True) if home == i)
         transit = max(loaded.layers[kept:], default=0) if i == 0 else 0
-        places.append(_Place(size, mine, cache, transit, homes[-1] == i))
+        places.append(_Place(size, mine, tuple(alike.items()), transit, homes[-1] == i))
     return tuple(places), sum(loaded.layers[kept:])
 
 
@@ -223,9 +227,9 @@ def _places(model: Model, loaded: _Loaded, count: int, away: int) -> tuple[tuple
 def _terms(model: Model, work: Work, asked: _Asked, loaded: _Loaded, place: _Place, forward: Forward) -> tuple[Term, ...]:
     n, basis = work.sequences, model.architecture.basis
     kv = _kv(place, work.context, asked.static, forward.element) * n
-    state = sum(forward.element * c.conv_elements + 4 * c.state_elements for c in place.cache) * n
+    state = sum(count * (forward.element * c.conv_elements + 4 * c.state_elements) for c, count in place.cache) * n
     peak, why = _peak(work, asked, place, forward)
-    tensors = 2 * sum(bool(c.kv_heads) for c in place.cache)
+    tensors = 2 * sum(count for c, count in place.cache if c.kv_heads)
     terms = [
         Term("weights", place.weights, loaded.basis, loaded.why, "weights"),
         Term("kv_cache", kv, basis, _kv_why(work, asked, place), "kv_cache"),
@@ -241,8 +245,8 @@ def _terms(model: Model, work: Work, asked: _Asked, loaded: _Loaded, place: _Pla
 def _kv(place: _Place, context: int, static: bool, element: int) -> int:
     """One sequence's cache: a dynamic window keeps W − 1 tokens, a static one W from the start."""
     if not static:
-        return sum(layer.kv_elements(context) for layer in place.cache) * element
-    return sum(_static_elements(layer, context) for layer in place.cache) * element
+        return sum(count * layer.kv_elements(context) for layer, count in place.cache) * element
+    return sum(count * _static_elements(layer, context) for layer, count in place.cache) * element
 
 
 def _static_elements(layer: CacheLayer, context: int) -> int:
@@ -255,9 +259,10 @@ def _peak(work: Work, asked: _Asked, place: _Place, forward: Forward) -> tuple[i
     n, context, element = work.sequences, work.context, forward.element
     if not place.cache and not place.last:
         return 0, ""
-    whole = 0 if asked.static else sum((context - layer.tokens_held(context)) * layer.elements_per_token for layer in _windows(place))
+    whole = 0 if asked.static else _beyond_windows(place, context)
     prefill = forward.prefill(context, n, asked.attention == "eager", asked.all_logits) + whole * element * n
-    decode = (0 if asked.static else cat_bytes(place.cache, context, element)) + forward.expand * context + forward.logits
+    joined = 0 if asked.static else cat_bytes((layer for layer, _ in place.cache), context, element)
+    decode = joined + forward.expand * context + forward.logits
     if decode * n > prefill:
         return decode * n, "one layer's cache as it is copied to grow, and the logits"
     why = f"prefill of {context:,} tokens" + (f" × {n}" if n > 1 else "")
@@ -267,16 +272,21 @@ def _peak(work: Work, asked: _Asked, place: _Place, forward: Forward) -> tuple[i
     return prefill, why + (", and whole prompts in windowed layers until the first answer token" if whole else "")
 
 
-def _windows(place: _Place) -> tuple[CacheLayer, ...]:
-    return tuple(layer for layer in place.cache if layer.kind in ("sliding", "chunked") and layer.window)
+def _beyond_windows(place: _Place, context: int) -> int:
+    """Elements of the prompt that windowed layers hold until the first answer token: what they keep is a view of the whole."""
+    return sum(
+        count * (context - layer.tokens_held(context)) * layer.elements_per_token
+        for layer, count in place.cache
+        if layer.kind in ("sliding", "chunked") and layer.window
+    )
 
 
 def _kv_why(work: Work, asked: _Asked, place: _Place) -> str:
-    layers = [layer for layer in place.cache if layer.kv_heads or layer.k_dim]
-    windows = sum(layer.window > 0 for layer in layers)
+    layers = sum(count for layer, count in place.cache if layer.kv_heads or layer.k_dim)
+    windows = sum(count for layer, count in place.cache if layer.window)
     kind = "allocated at once" if asked.static else "grows with each token"
     kept = f", {windows} of them windows" if windows else ""
-    return f"{work.context:,} tokens × {work.sequences} in {len(layers)} layers{kept}; {kind}"
+    return f"{work.context:,} tokens × {work.sequences} in {layers} layers{kept}; {kind}"
 
 
 def _runtime(device: Device | None) -> Term:

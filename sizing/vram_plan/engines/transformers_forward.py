@@ -7,14 +7,14 @@ tests against peaks traced on small models. Kernels' own workspaces are not coun
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
 from ..models.architecture import CacheLayer, Tensor
 from ..models.model import Model
 
-__all__ = ["Forward", "forward_of"]
+__all__ = ["Forward", "cat_bytes", "forward_of"]
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,7 +88,7 @@ def forward_of(model: Model, element: int, score: int = 0) -> Forward:
     )
 
 
-def cat_bytes(layers: tuple[CacheLayer, ...], context: int, element: int) -> int:
+def cat_bytes(layers: Iterable[CacheLayer], context: int, element: int) -> int:
     """The larger of K and V of one layer: `torch.cat` makes the new one while the old one is still there."""
     held = [max(layer.k_dim, layer.v_dim) * layer.kv_heads * layer.tokens_held(context) for layer in layers]
     return max(held, default=0) * element
