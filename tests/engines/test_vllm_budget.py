@@ -10,7 +10,10 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vram_plan.engines import Work
+from vram_plan.engines.vllm import allocate
 from vram_plan.engines.vllm_budget import batch_defaults, profile_of
+from vram_plan.formats import find_format
 from vram_plan.hardware import resolve
 
 GIB = 1 << 30
@@ -80,6 +83,7 @@ def test_profiles_by_version(version: str | None, name: str) -> None:
         ({"gpu_memory_utilization": 1.5}, "gpu_memory_utilization"),
         ({"gpu_memory_utilization": True}, "gpu_memory_utilization"),
         ({"max_num_seqs": 0}, "max_num_seqs"),
+        ({"max_num_seqs": [8]}, "max_num_seqs"),
         ({"max_num_batched_tokens": "many"}, "max_num_batched_tokens"),
         ({"block_size": -16}, "block_size"),
         ({"enforce_eager": "yes"}, "enforce_eager"),
@@ -148,8 +152,23 @@ def test_several_gpus_are_all_used_and_said() -> None:
     assert any("--tensor-parallel-size 4" in note.text for note in plan.notes)
     one = vp.plan("llama3-8b", engine="vllm", gpus="4x H100", tensor_parallel=2, context=8192)
     assert [bool(device.terms) for device in one.devices] == [True, True, False, False]
-    few = vp.plan("llama3-70b", engine="vllm", gpus="2x H100", tensor_parallel=8)
-    assert (few.fit.verdict, few.fit.max_context) == ("does_not_fit", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpu", "words"),
+    [
+        ("llama3-8b", "M3 Max 64GB", "does not run on"),
+        ("llama3-8b", "GTX 1070", "compute capability 6.1"),
+        ("google-t5/t5-small", "RTX 4090", "encoder-decoder"),
+        ("llama3-8b", "8GB", "no memory is left"),
+    ],
+)
+def test_what_vllm_does_not_serve(name: str, gpu: str, words: str) -> None:
+    plan = vp.plan(name, engine="vllm", gpus=gpu, context=512, offline=True)
+    assert (plan.fit.verdict, plan.fit.max_context, plan.fit.max_sequences) == ("does_not_fit", 0, 0)
+    model = vp.load(name, offline=True)
+    work = Work("vllm", find_format(model.stored_format), "bf16", "bf16", 512)
+    assert words in (allocate(model, work, resolve(gpu).devices).refusal or "")
 
 
 def test_the_smallest_of_unequal_gpus_decides() -> None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
+from ..errors import UsageError
 from ..hardware.device import GIB, Device
 from ..models.architecture import Basis
 from ..models.model import Model
@@ -32,6 +33,8 @@ from .vllm_weights import RankWeights, rank_weights, refusal, stage_layers
 __all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "split"]
 
 DEFAULT_KV: Final = "bf16"
+#: Volta (docs/getting_started/installation/gpu.md).
+_LEAST_CAPABILITY: Final = 7
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -103,6 +106,9 @@ def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Pre
     More sequences than the default raise it, up to a batch's tokens; a batch is no longer than all sequences together,
     and in versions that prefill a prompt at once no shorter than one. Source: engine/arg_utils.py.
     """
+    for name, value in work.options:
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise UsageError(f"{name} is {str(value)[:40]!r}", "a number, a word or true or false belongs there")
     key = (
         model, _Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
         work.options, _Same(devices),
@@ -156,7 +162,7 @@ def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: i
         blocks=blocks,
         figures=_fixed_figures(ranks, s, layout),
         notes=_notes(work, s, devices),
-        refusal=_illegal(model, work, s.tp, s.pp) or _unknown_cache(model, s) or _no_room(s, ranks, devices),
+        refusal=_illegal(model, work, s.tp, s.pp) or _not_served(model, s, devices) or _no_room(s, ranks, devices),
     )
 
 
@@ -290,8 +296,18 @@ def _without_gpu(prepared: _Prepared, blocks: int, at_length: int) -> Allocation
 # --- refusals ---------------------------------------------------------------------------------------------------------
 
 
-def _unknown_cache(model: Model, s: Settings) -> str | None:
-    if s.fp8 and model.architecture.family == "bloom":
+def _not_served(model: Model, s: Settings, devices: tuple[Device, ...]) -> str | None:
+    """Models and GPUs vLLM has nothing for. Source: vLLM 0.32.0, model_executor/models/registry.py, its installation pages."""
+    family = model.architecture.family
+    for device in devices:
+        major = capability(device)
+        if device.vendor == "Apple":
+            return f"vLLM does not run on {device.name}: llama.cpp and Ollama do"
+        if device.compute_capability and major < _LEAST_CAPABILITY:
+            return f"{device.name} has compute capability {device.compute_capability}; vLLM needs {_LEAST_CAPABILITY}.0 or above"
+    if family != "whisper" and any(layer.kind == "cross" for layer in model.cache_layers):
+        return f"vLLM runs no {family} encoder-decoder (BART has a plugin of its own)"
+    if s.fp8 and family == "bloom":
         return "vLLM's attention with ALiBi keeps no fp8 KV cache: leave --kv out"
     return None
 
