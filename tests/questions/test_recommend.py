@@ -76,7 +76,8 @@ def test_splits_use_every_gpu() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "amount", "per"), [("H100=2.1/h", 2.1, "h"), ("H100=$2/hour", 2, "h"), ("H100=€900 per month", 900, "month"), ("H100=25000", 25000, "")]
+    ("given", "amount", "per"),
+    [("H100=2.1/h", 2.1, "h"), ("H100=$2/hour", 2, "h"), ("H100=€900 per month", 900, "month"), ("H100=25000", 25000, "")],
 )
 def test_prices_are_read(given: str, amount: float, per: str) -> None:
     price = parse_prices([given]).total(machines_to_try("2x H100")[0])

@@ -1,0 +1,211 @@
+"""The commands table, compare, recommend and models --gpu: outputs, widths, errors, and the screens as they look."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from types import SimpleNamespace
+
+import pytest
+from vram_plan.questions.catalogue_fit import ModelFit, ModelsFit
+from vram_plan.questions.cells import Cell, Machine
+from vram_plan.questions.compare import Comparison, Line, Subject
+from vram_plan.questions.table import Table, TableRow
+from vram_plan.results import EstimatedRate, LaunchCommand
+from vram_plan_cli.app import main
+from vram_plan_cli.compare_screen import print_comparison
+from vram_plan_cli.models_screen import print_models_fit
+from vram_plan_cli.table_screen import print_table
+
+GIB = 1 << 30
+CARD = Machine("RTX 3060 12GB", 1, 12 * GIB, 11 * GIB, 11 * GIB)
+
+
+@pytest.fixture
+def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def call(*args: str) -> SimpleNamespace:
+        with pytest.raises(SystemExit) as caught:
+            main(list(args))
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
+
+    return call
+
+
+QUESTIONS = {
+    "table": ("table", "llama3.1-8b", "--gpu", "RTX 3060 12GB"),
+    "compare": ("compare", "llama3-8b", "qwen3-8b", "--gpu", "RTX 3060 12GB", "--bits", "4"),
+    "recommend": ("recommend", "llama3.1-8b", "--gpus", "1x RTX 4060; 1x RTX 4090", "--ctx", "16k", "--max-ttft", "60s"),
+    "models": ("models", "qwen3", "--gpu", "RTX 3060 12GB", "--ctx", "16k"),
+}
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+@pytest.mark.parametrize("width", [40, 80])
+def test_screens_keep_within_the_width(run, name: str, width: int) -> None:
+    result = run(*QUESTIONS[name], "--width", str(width))
+    assert result.code == 0 and result.err == "" and "\x1b" not in result.out
+    assert max(len(line) for line in result.out.splitlines()) <= width
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_quiet_is_the_answer_without_the_notes(run, name: str) -> None:
+    loud, quiet = run(*QUESTIONS[name]).out.splitlines(), run(*QUESTIONS[name], "--quiet").out.splitlines()
+    assert 0 < len(quiet) < len(loud)
+
+
+@pytest.mark.parametrize("name", QUESTIONS)
+def test_json_csv_and_markdown(run, name: str) -> None:
+    answer = json.loads(run(*QUESTIONS[name], "--json").out)
+    assert answer["schema"] == f"vram-plan/{name}/1"
+    rows = list(csv.reader(io.StringIO(run(*QUESTIONS[name], "--csv").out)))
+    assert len(rows) > 1 and len({len(row) for row in rows}) == 1
+    lines = run(*QUESTIONS[name], "--markdown").out.splitlines()
+    assert lines[1].startswith("| ---") and len({line.count("|") for line in lines}) == 1
+    both = run(*QUESTIONS[name], "--json", "--csv")
+    assert both.code == 2 and "choose one" in both.err.lower()
+
+
+def test_json_has_plain_numbers(run) -> None:
+    table = json.loads(run(*QUESTIONS["table"], "--json").out)
+    cell = table["rows"][0]["cells"][0]
+    assert isinstance(cell["needed"], int) and cell["verdict"] in ("fits", "tight", "does_not_fit")
+    best = json.loads(run(*QUESTIONS["recommend"], "--json").out)["options"][0]
+    assert best["plan"]["schema"] == "vram-plan/1" and best["plan"]["fit"]["verdict"] in ("fits", "tight")
+
+
+def test_recommend_check_exits_1_when_nothing_does_it(run) -> None:
+    nothing = run("recommend", "llama3.1-70b", "--gpus", "1x RTX 4060", "--check")
+    assert nothing.code == 1 and "short" in nothing.out and "The nearest" in nothing.out
+    assert run(*QUESTIONS["recommend"], "--check").code == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "word"),
+    [
+        (("table", "lama3"), 3, "llama3"),
+        (("table", "llama3-8b", "--ctx", "long"), 2, "16k"),
+        (("table", "llama3-8b", "--quant", "Q4_X_M"), 2, "Q4_K_M"),
+        (("table", "llama3-8b", "--gpu", "RTX 9999"), 2, "9999"),
+        (("compare", "llama3-8b"), 2, "several"),
+        (("compare", "llama3-8b", "--gpu", "8GB", "--gpu", "12GB", "--engine", "vlm"), 2, "vllm"),
+        (("recommend", "llama3-8b", "--gpus", "8GB", "--max-ttft", "soon"), 2, "500ms"),
+        (("recommend", "llama3-8b", "--gpus", "8GB", "--price", "H100"), 2, "H100=2.1/h"),
+        (("models", "--ctx", "16k"), 2, "--gpu"),
+        (("models", "--gpu", "RTX 9999"), 2, "9999"),
+    ],
+)
+def test_errors_are_one_line_with_the_documented_code(run, args: tuple[str, ...], code: int, word: str) -> None:
+    result = run(*args)
+    assert (result.code, result.out) == (code, "") and len(result.err.strip().splitlines()) == 1
+    assert word in result.err and "Traceback" not in result.err
+
+
+# --- the screens, as they look: made-up answers, so that only the drawing is held fixed -------------------------------
+
+
+@pytest.fixture
+def plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+
+
+TABLE = Table(
+    "meta-llama/Meta-Llama-3-8B", 8192, "ollama", CARD, "f16", "f16", 1, (4096, 8192, 131072),
+    (
+        TableRow("Q8_0", 8.5, 8 * GIB, (
+            Cell(4096, 9 * GIB, 2 * GIB, "fits"), Cell(8192, 11 * GIB, 1 << 20, "tight"), Cell(131072, 25 * GIB, -14 * GIB, "does_not_fit"),
+        ), 8400, None),
+        TableRow("Q4_K_M", 4.9, 4 * GIB, (
+            Cell(4096, 5 * GIB, 6 * GIB, "fits"), Cell(8192, 6 * GIB, 5 * GIB, "fits"), Cell(131072, 21 * GIB, -10 * GIB, "does_not_fit"),
+        ), None, None),
+    ),
+    ("engine not given: Ollama (a small format on one GPU)",),
+)  # fmt: skip
+
+
+def test_the_table(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(TABLE, "")
+    assert capsys.readouterr().out == """\
+Meta-Llama-3-8B · KV f16 · Ollama on RTX 3060 12GB
+
+format     4k      8k    128k   longest
+Q8_0    9.0 ✓  11.0 !  25.0 ✗     8,400
+Q4_K_M  5.0 ✓   6.0 ✓  21.0 ✗  no limit
+
+GiB needed of 11.0 free: ✓ fits, ! tight, ✗ does not fit; longest: tokens of
+context
+engine: Ollama (a small format on one GPU)
+"""
+
+
+def test_a_narrow_table_keeps_the_longest_context(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
+    print_table(TABLE, "", width=28)
+    header = capsys.readouterr().out.splitlines()[3]
+    assert header.split() == ["format", "128k", "longest"]
+
+
+def test_the_table_in_colour_says_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    import re
+
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("NO_COLOR", "1")
+    print_table(TABLE, "")
+    without = capsys.readouterr().out
+    monkeypatch.delenv("NO_COLOR")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    print_table(TABLE, "")
+    with_colour = capsys.readouterr().out
+    assert "\x1b[32m" in with_colour and "\x1b[31m" in with_colour
+    assert re.sub(r"\x1b\[[0-9;]*m", "", with_colour) == without
+
+
+def test_the_comparison(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
+    start = LaunchCommand("ollama", "ollama run a", {"OLLAMA_FLASH_ATTENTION": "1"})
+    subjects = tuple(Subject(label, SimpleNamespace(launch=launch)) for label, launch in (("RTX 4090", (start,)), ("8GB", ())))  # type: ignore[arg-type]
+    lines = (
+        Line("verdict", "text", ("fits", "does_not_fit"), True, (0,)),
+        Line("weights", "bytes", (4 * GIB, 4 * GIB), False, ()),
+        Line("longest context", "tokens", ("no limit", 1000), True, (0,)),
+        Line("first token", "s", (0.5, None), True, ()),
+    )
+    print_comparison(Comparison(subjects, lines, ("Llama", "ollama")), "")
+    assert capsys.readouterr().out == """\
+Llama · Ollama
+
+                   RTX 4090             8GB
+verdict              ✓ fits  ✗ does not fit
+weights            4.00 GiB        4.00 GiB
+longest context  no limit *           1,000
+first token           0.5 s               –
+
+* best; figures within 5 % of each other count as the same and are dim
+
+start
+RTX 4090  OLLAMA_FLASH_ATTENTION=1 ollama run a
+"""
+
+
+def test_the_models(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
+    rate = EstimatedRate(41.7, 30, 50, "memory")
+    moe = ModelFit("moe-30b", "a/moe", 30 * 10**9, 3 * 10**9, 40960, "Q4_K_M", 10 * GIB, GIB, "tight", 20480, rate, 1.0, 0.03)
+    dense = ModelFit("dense-8b", "a/dense", 8 * 10**9, 8 * 10**9, 8192, "Q8_0", 9 * GIB, 2 * GIB, "fits", 8192, None, None, 0.0)
+    print_models_fit(ModelsFit(CARD, "ollama", 8192, 2, (moe, dense), 7, 0, 3), "")
+    assert capsys.readouterr().out == """\
+RTX 3060 12GB · 8,192 tokens × 2 sequences · Ollama
+
+model        size  active  format     GiB  tokens/s  longest
+moe-30b   30.00 B  3.00 B  Q4_K_M  10.0 !        42   20,480
+dense-8b   8.00 B          Q8_0     9.0 ✓              8,192
+
+GiB of 11.0: ✓ fits, ! just fits; in the format that loses least of those that
+fit
+left out: 7 too large for any format that loses little, 3 trained for less
+context
+"""
