@@ -64,7 +64,7 @@ def _catalogued(
         kind="catalogue",
         source=f"the catalogue ({source})",
         config=config,
-        quantization=config.get("quantization_config"),
+        quantization=config.get("quantization_config") or (config.get("text_config") or {}).get("quantization_config"),
         notes=notes,
     )
     return assemble(found, quant=quant, ollama_tag=ollama_tag)
