@@ -120,6 +120,7 @@ def test_the_pool_fills_the_share_and_the_verdict_is_by_admission() -> None:
 def test_a_request_too_long_is_refused_with_the_longest_that_is_not() -> None:
     plan = vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context="128k")
     assert plan.fit.verdict == "does_not_fit"
+    assert any(f"The largest --max-model-len is {plan.fit.max_context}." in note.text for note in plan.notes)
     longest = vp.max_context("llama3-8b", engine="vllm", gpus="RTX 4090")
     assert longest == plan.fit.max_context == (plan.engine["num_blocks"] - 1) * 16
     assert vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=longest).fit.verdict != "does_not_fit"

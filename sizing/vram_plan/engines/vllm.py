@@ -76,7 +76,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
     return Allocation(
         prepared.devices,
         figures={**prepared.figures, **_figures(prepared, length, at_length)},
-        notes=(*prepared.notes, *_waiting_note(work, prepared, per_request, left, refused)),
+        notes=(*((f"vLLM would not start: {refused}",) if refused else _waiting_note(work, prepared, per_request, left)), *prepared.notes),
         refusal=refused,
         headroom=tuple([left * size if layout else room for size, room in prepared.rooms]),
     )
@@ -352,8 +352,8 @@ def _refused(work: Work, prepared: _Prepared, length: int, at_length: int) -> st
     )
 
 
-def _waiting_note(work: Work, prepared: _Prepared, per_request: int, left: int, refused: str | None) -> tuple[str, ...]:
-    if refused or left >= 0 or not per_request:
+def _waiting_note(work: Work, prepared: _Prepared, per_request: int, left: int) -> tuple[str, ...]:
+    if left >= 0 or not per_request:
         return ()
     held = (prepared.blocks - 1) // per_request
     return (f"vLLM starts, but holds {held:,} of the {work.sequences:,} requests of {work.context:,} tokens at once; the others wait",)
