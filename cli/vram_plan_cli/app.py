@@ -114,6 +114,8 @@ def plan(
         typer.echo(answer.model_dump_json(indent=2))
     else:
         _print_plan(loaded, answer, explain)
+    if check and answer.fit.verdict == "unknown":
+        raise vp.HardwareError("there is no GPU to check against", "name one with --gpu")
     if check and answer.fit.verdict not in ("fits", "tight"):
         raise typer.Exit(1)
 

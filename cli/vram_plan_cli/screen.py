@@ -172,8 +172,9 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
         table.add_column(overflow="fold")
     for term in device.terms:
         _add_term(table, term)
-    for term in plan.host.terms:
-        _add_term(table, term, " (RAM)")
+    if plan.host.used:
+        names = ", ".join(dict.fromkeys(term.name.replace("_", " ") for term in plan.host.terms))
+        _add_row(table, "in RAM", format_gib(plan.host.used), "", names)
     count = len(plan.devices)
     label = "total" if count == 1 else f"total, fullest of {count} GPUs"
     rest = ""
@@ -186,8 +187,10 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
     return table
 
 
-def _add_term(table: Table, term: Term, suffix: str = "") -> None:
-    _add_row(table, term.name.replace("kv_cache", "KV cache").replace("_", " ") + suffix, format_gib(term.bytes), term.basis, term.why)
+def _add_term(table: Table, term: Term) -> None:
+    """A term with the first clause of its reason; `--explain` gives the whole."""
+    why = term.why.split("; ")[0]
+    _add_row(table, term.name.replace("kv_cache", "KV cache").replace("_", " "), format_gib(term.bytes), term.basis, why)
 
 
 def _add_row(table: Table, *cells: str) -> None:
@@ -203,6 +206,8 @@ def _print_advice(plan: Plan, out: Console) -> None:
     lines.add_column(overflow="fold")
     lines.add_row("model", f"{format_count(p.total)} parameters{active}; {plan.kv_bytes_per_token / 1024:,.0f} KiB of KV cache a token")
     lines.add_row("limit", _limit(plan))
+    for label, text in _speed(plan):
+        lines.add_row(label, text)
     for label, text in _notes(plan):
         lines.add_row(Text(label, style="yellow" if label == "warning" else ""), text)
     for command in plan.launch:
@@ -212,6 +217,25 @@ def _print_advice(plan: Plan, out: Console) -> None:
     show(out, "", lines)
     if plan.fit.suggestions and plan.fit.verdict != "unknown":
         show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan))
+
+
+def _speed(plan: Plan) -> list[tuple[str, str]]:
+    """How fast, as ranges, and what binds it."""
+    speed = plan.speed
+    if speed is None:
+        return []
+    together = " for all sequences together" if plan.request.sequences > 1 else ""
+    decode, prefill = speed.decode, speed.prefill
+    quickest, slowest = (f"{_short_number(plan.request.prompt / rate)}" for rate in (prefill.high, prefill.low))
+    return [
+        ("speed", f"{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
+        ("first token", f"after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
+    ]
+
+
+def _short_number(value: float) -> str:
+    """Two figures where there are no more than two before the point."""
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _limit(plan: Plan) -> str:

@@ -29,6 +29,7 @@ from .results import (
 )  # fmt: skip
 from .speed import estimate as speed_estimate
 from .suggest import suggestions
+from .units import MIB, format_gib
 
 __all__ = ["max_context", "max_sequences", "plan"]
 
@@ -37,6 +38,8 @@ CONTEXT_LIMIT: Final = 1 << 30
 SEQUENCE_LIMIT: Final = 1 << 20
 #: Less than this share of the usable memory left over is called tight: a desktop or a second program takes as much.
 TIGHT_SHARE: Final = 0.04
+#: Less than this held by others goes without a note: the driver's own share.
+NOTICEABLE: Final = 100 * MIB
 
 
 def plan(
@@ -106,6 +109,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
             *(Note("info", text) for text in model.notes),
             *notes,
             *(Note("info", text) for text in machine.notes),
+            *_device_notes(devices),
             *((Note("info", machine.reason),) if machine.reason and not devices else ()),
             *(Note("info", text) for text in found.notes),
         ),
@@ -218,6 +222,19 @@ def verdict_of(rooms: Sequence[int], devices: Sequence[Device], found: Allocatio
     if room < 0 or found.refusal:
         return "does_not_fit"
     return "tight" if room < TIGHT_SHARE * devices[rooms.index(room)].usable else "fits"
+
+
+def _device_notes(devices: tuple[Device, ...]) -> tuple[Note, ...]:
+    """What else holds memory of a device now, and what there is to know of unified memory."""
+    notes = []
+    for device in devices:
+        if device.processes or device.used_by_others > NOTICEABLE:
+            holders = ", ".join(f"{p.name or 'process'} ({p.pid}) {format_gib(p.bytes)}" for p in device.processes[:4] if p.bytes)
+            held = f"{format_gib(device.used_by_others)} of GPU {device.index} is held by other programs"
+            notes.append(Note("info", f"{held}: {holders}" if holders else held))
+        if device.unified and device.note:
+            notes.append(Note("info", device.note))
+    return tuple(dict.fromkeys(notes))
 
 
 def _memory(placed: tuple[DevicePlan, ...]) -> Memory:

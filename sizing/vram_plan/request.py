@@ -7,10 +7,9 @@ from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
 
-from .engines import Work, engine_module, engine_name
+from .engines import Work, engine_cache_type, engine_module, engine_name
 from .errors import UnknownNameError, UsageError
 from .formats import Format, find_format, for_engine, format_for_bits
-from .formats.cache_types import cache_type
 from .models.model import Model
 from .results import Note
 from .units import parse_tokens
@@ -49,8 +48,11 @@ def make_work(
     module = engine_module(name)
     tokens, context_notes = _context(model, context)
     format, format_notes = _format(model, name, bits, quant)
-    kv_k = cache_type(kv_type_k or kv_type or module.DEFAULT_KV)
-    kv_v = cache_type(kv_type_v or kv_type or module.DEFAULT_KV)
+    kv_k = engine_cache_type(name, kv_type_k or kv_type or module.DEFAULT_KV)
+    kv_v = engine_cache_type(name, kv_type_v or kv_type or module.DEFAULT_KV)
+    split = _count(tensor_parallel or 1, "tensor parallelism") * _count(pipeline_parallel or 1, "pipeline parallelism")
+    if 0 < device_count < split:
+        raise UsageError(f"a split over {split} GPUs was asked for, and {device_count} given", "lower --tp and --pp, or name more GPUs with --gpu")
     work = Work(
         engine=name,
         format=format,

@@ -11,7 +11,9 @@ from .config import Config
 __all__ = ["standard"]
 
 #: Keys that say nothing of shapes, so that not knowing them is no loss.
-_HARMLESS = ("_token_id", "_dropout", "_pdrop", "_eps", "_epsilon", "initializer_range", "_version", "_map", "use_cache", "id2label", "label2id")
+_HARMLESS = ("_token_id", "_dropout", "_pdrop", "_eps", "_epsilon", "initializer_range", "_version", "_map", "use_cache", "id2label", "label2id",
+             "hidden_act", "hidden_activation", "rope_theta", "rope_scaling", "rope_parameters", "torch_dtype", "dtype", "architectures",
+             "initializer", "softcapping", "_scaling_factor", "_multiplier", "_std")  # fmt: skip
 
 
 def standard(c: Config) -> Architecture:
