@@ -46,27 +46,32 @@ class Decode:
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
         share = np.minimum(np.exp(p[0] + own[0]), 0.98)
         layer = np.exp(p[1] + own[1] + p[2] * s["moe"] + p[10] * s["age"] + p[11] * s["average"]) * 1e-6
-        c = DecodeConstants(
-            share * np.exp(p[6:10])[_family(s)], np.exp(p[5]), share * np.exp(np.where(s["flash"], p[4], p[3])), share, layer, _SPREAD, _EVIDENCE
-        )
+        kv_share = share * np.exp(np.where(s["flash"], p[4], p[3]))
+        c = DecodeConstants(share * np.exp(p[6:10])[_family(s)], np.exp(p[5]), kv_share, share, layer, _SPREAD, _EVIDENCE)
         total: Array = decode_terms(c, _pieces(DecodePieces, s)).total_s
         return total * np.exp(p[12] * s["average"])
 
     def table(self, p: Array, known: list[str], rows: dict[str, dict[str, int]]) -> dict[str, Any]:
         e = np.exp(p)
         return {
-            "bandwidth_share": _r(e[0]), "layer_us": _r(e[1]), "moe_layer": _r(e[2]), "kv_share_plain": _r(e[3]), "kv_share_flash": _r(e[4]),
-            "issue_bytes_per_flop": _r(e[5]), "family": {name: _r(e[6 + i]) for i, name in enumerate(FAMILIES)}, "old_build_layer": _r(e[10]),
+            "bandwidth_share": _r(e[0]), "layer_us": _r(e[1]), "moe_layer": _r(e[2]), "kv_share_plain": _r(e[3]),
+            "kv_share_flash": _r(e[4]), "issue_bytes_per_flop": _r(e[5]),
+            "family": {name: _r(e[6 + i]) for i, name in enumerate(FAMILIES)}, "old_build_layer": _r(e[10]),
             "architectures": _own(p, 13, known, rows, ("bandwidth_share", "layer_us")),
         }  # fmt: skip
 
 
 class Prefill:
-    """Parameters: tensor share, four families, four issue shares, moe, attention flash and plain, old build, layer, weights, scale."""
+    """Parameters: tensor share, four families, four issue shares, moe, attention flash and plain, old build, layer, weights, scale.
+
+    On AMD and through Vulkan architectures differ more than on CUDA and Metal: kernels are tuned for few of them.
+    """
 
     NOISE = 0.1
     OWN = 2
-    OWN_SD = (0.25, 0.3)
+
+    def __init__(self, backend: str = "cuda") -> None:
+        self.OWN_SD = (0.25, 0.3) if backend in ("cuda", "metal") else (0.8, 0.5)
 
     def prior(self) -> tuple[Array, Array]:
         mean = [np.log(0.7), 0, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(0.25), np.log(0.07), 0, np.log(60.0), np.log(0.8), 0]
@@ -78,7 +83,8 @@ class Prefill:
         after = np.exp((p[9] + own[1]) * s["moe"] + p[12] * s["age"] * (family > 0))
         c = PrefillConstants(
             np.minimum(np.exp(p[0] + own[0] + p[1:5][family]), 0.98) * after, np.exp(p[5:9][family] + own[0]) * after,
-            np.exp(np.where(s["flash"], p[10], p[11]) + own[0]), np.minimum(np.exp(p[14]), 0.98), np.exp(p[13]) * 1e-6, p[15], _SPREAD, _EVIDENCE,
+            np.exp(np.where(s["flash"], p[10], p[11]) + own[0]), np.minimum(np.exp(p[14]), 0.98), np.exp(p[13]) * 1e-6, p[15],
+            _SPREAD, _EVIDENCE,
         )  # fmt: skip
         total: Array = prefill_terms(c, _pieces(PrefillPieces, s)).total_s
         return total
@@ -87,25 +93,27 @@ class Prefill:
         e = np.exp(p)
         return {
             "tensor_share": _r(e[0]), "family": {name: _r(e[1 + i]) for i, name in enumerate(FAMILIES)},
-            "issue_share": {name: _r(e[5 + i]) for i, name in enumerate(FAMILIES)}, "moe_share": _r(e[9]), "attention_share_flash": _r(e[10]),
-            "attention_share_plain": _r(e[11]), "old_build": _r(e[12]), "layer_us": _r(e[13]), "weight_share": _r(min(e[14], 0.98)),
+            "issue_share": {name: _r(e[5 + i]) for i, name in enumerate(FAMILIES)}, "moe_share": _r(e[9]),
+            "attention_share_flash": _r(e[10]), "attention_share_plain": _r(e[11]), "old_build": _r(e[12]),
+            "layer_us": _r(e[13]), "weight_share": _r(min(e[14], 0.98)),
             "scale_exponent": _r(p[15]), "architectures": _own(p, 16, known, rows, ("share", "moe_share")),
         }  # fmt: skip
 
 
 class Server:
-    """Parameters: bandwidth share, compute share, prefill share, layer, all-reduce. No GPU differs from the pool."""
+    """Parameters: bandwidth share, compute share, prefill share, layer, all-reduce."""
 
     NOISE = 0.12
-    OWN = 1
-    OWN_SD = (1e-3,)
+    OWN = 2
+    OWN_SD = (0.12, 0.3)
 
     def prior(self) -> tuple[Array, Array]:
         return np.log(np.array([0.8, 0.5, 0.4, 50.0, 6.0])), np.array([0.2, 0.5, 0.7, 0.5, 0.7])
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
         e = np.exp(p)
-        c = ServerConstants(np.minimum(e[0], 0.98), np.minimum(e[1], 0.98), e[2], e[3] * 1e-6, e[4] * 1e-6, _SPREAD, _SPREAD, _EVIDENCE)
+        share, layer = np.minimum(e[0] * np.exp(own[0]), 0.98), e[3] * np.exp(own[1]) * 1e-6
+        c = ServerConstants(share, np.minimum(e[1], 0.98), e[2], layer, e[4] * 1e-6, _SPREAD, _SPREAD, _EVIDENCE)
         total: Array = server_terms(c, _pieces(ServerPieces, s)).total_s
         return total
 
@@ -113,5 +121,6 @@ class Server:
         e = np.exp(p)
         return {
             "bandwidth_share": _r(min(e[0], 0.98)), "compute_share": _r(min(e[1], 0.98)), "prefill_share": _r(e[2]), "layer_us": _r(e[3]),
-            "reduce_us": _r(e[4]), "prefill_spread": [0.5, 1.5], "architectures": rows,
+            "reduce_us": _r(e[4]), "prefill_spread": [0.5, 1.5],
+            "architectures": _own(p, 5, known, rows, ("bandwidth_share", "layer_us")),
         }  # fmt: skip

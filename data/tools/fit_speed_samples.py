@@ -90,7 +90,8 @@ def server_samples(engine: str, moe: bool) -> Samples:
         peak = peak_flops(rates, format)
         between = case.batch / max(case.gen, 1) * prefill_flops(reads, case.prompt)
         history = case.prompt + case.gen / 2
-        piece = _plain(server_pieces(reads, rates, peak, history, case.batch, (2.0, 2.0), case.tp, link_rate((device,)), between))
+        link = link_rate((device,))
+        piece = _plain(server_pieces(reads, rates, peak, history, case.batch, (2.0, 2.0), case.tp, link, between))
         naive = (weights_of(model, format).total / case.tp) / rates.bandwidth
-        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | {"naive_s": naive, "model": case.model, "sequences": case.batch})
+        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | {"naive_s": naive})
     return _columns(rows)

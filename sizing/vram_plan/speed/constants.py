@@ -134,9 +134,9 @@ def prefill_constants(backend: str, architecture: str, family: str, moe: bool, f
 def server_constants(engine: str, architecture: str, moe: bool) -> ServerConstants:
     """A server engine's constants for dense models or mixtures of experts."""
     part = table()["servers"][engine]["moe" if moe else "dense"]
-    own = architecture in part["architectures"]
-    label = f"{engine}, {architecture}" if own else f"{engine} pool: no measurement of {architecture}"
+    own = part["architectures"].get(architecture, {})
     return ServerConstants(
-        part["bandwidth_share"], part["compute_share"], part["prefill_share"], part["layer_us"] * 1e-6, part["reduce_us"] * 1e-6,
-        Spread(*part["spread"]), Spread(*part["prefill_spread"]), Evidence(label, part["rows"], part["gpus"], own),
+        min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0), 0.98), part["compute_share"], part["prefill_share"],
+        part["layer_us"] * own.get("layer_us", 1.0) * 1e-6, part["reduce_us"] * 1e-6, Spread(*part["spread"]),
+        Spread(*part["prefill_spread"]), _evidence(engine, part, architecture, part["architectures"]),
     )  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Final
 
 from ..hardware.device import Device, GpuSpec
@@ -45,10 +44,12 @@ def backend_of(vendor: str) -> str:
 
 def rates_of(device: Device, backend: str) -> Rates | None:
     """The rates of a device; None where its bandwidth or its arithmetic is not known."""
-    return _rates(device.spec, backend) if device.spec else None
+    spec = device.spec
+    if spec is None:
+        return None
+    return _rates(spec, backend)
 
 
-@lru_cache(maxsize=512)
 def _rates(spec: GpuSpec, backend: str) -> Rates | None:
     fp32, bf16 = spec.fp32_flops, spec.bf16_flops or spec.fp16_flops
     if not spec.bandwidth_bytes_per_s or not (fp32 or bf16):

@@ -7,7 +7,7 @@ output matrix), vision towers rest while text is written, and of the routed expe
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..engines.weights import weights_of
@@ -21,40 +21,31 @@ __all__ = ["Reads", "reads_of"]
 
 @dataclass(frozen=True, slots=True)
 class CacheGroup:
-    """`count` equal layers: elements read for each token held (K and V apart), and what limits the tokens held."""
+    """`count` equal layers: elements read for each token attended to (K and V apart), and how many tokens are at most.
+
+    `limit` is a window or an indexer's choice, 0 for none. `whole_elements` are read for every token of the history whatever
+    the limit: index keys, and the compressed entries of tokens before a window. `head_elements` is K and V of all query heads.
+    """
 
     count: int
-    window: int
+    limit: int
     k_elements: int
     v_elements: int
-    index_elements: int
-    chosen: int
-    compress_ratio: int
-    compressed_elements: int
-    heads: int
+    whole_elements: float
+    head_elements: int
 
     def tokens(self, history: float) -> float:
         """Tokens one new token attends to after `history` others."""
-        seen = min(history, self.window) if self.window else history
-        return min(seen, self.chosen) if self.chosen else seen
+        return min(history, self.limit) if self.limit else history
 
-    def read(self, history: float, k_bytes: float, v_bytes: float) -> float:
-        """Bytes of cache one new token reads in one of these layers."""
-        size = self.tokens(history) * (self.k_elements * k_bytes + self.v_elements * v_bytes)
-        if self.compress_ratio:
-            return size + history / self.compress_ratio * (self.compressed_elements + self.index_elements) * k_bytes
-        return size + history * self.index_elements * k_bytes
-
-    def flops(self, history: float) -> float:
-        """Multiply-adds ×2 of one new token's scores and mix in one of these layers."""
-        width = max(self.heads, 1) * self.head_width
-        seen = self.tokens(history) + (history / self.compress_ratio if self.compress_ratio else 0.0)
-        return 2.0 * seen * width
-
-    @property
-    def head_width(self) -> float:
-        """K and V width of one head."""
-        return float(self.k_elements + self.v_elements)
+    def mean_tokens(self, first: float, last: float) -> float:
+        """The mean of `tokens` over histories from `first` to `last`."""
+        if not self.limit or last <= self.limit:
+            return (first + last) / 2
+        if first >= self.limit:
+            return self.limit
+        below = self.limit - first
+        return (below * (first + self.limit) / 2 + (last - self.limit) * self.limit) / (last - first)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +90,19 @@ class Reads:
 
     def kv_bytes(self, history: float, k_bytes: float, v_bytes: float) -> float:
         """Bytes of KV cache one new token reads after `history` others; windows capped."""
-        return sum(group.count * group.read(history, k_bytes, v_bytes) for group in self.cache)
+        total = 0.0
+        for g in self.cache:
+            seen = history if not g.limit or history < g.limit else g.limit
+            total += g.count * (seen * (g.k_elements * k_bytes + g.v_elements * v_bytes) + history * g.whole_elements * k_bytes)
+        return total
 
     def attention_flops(self, history: float) -> float:
         """Floating-point operations of one new token's attention after `history` others."""
-        return sum(group.count * group.flops(history) for group in self.cache)
+        return sum(2.0 * g.count * g.tokens(history) * g.head_elements for g in self.cache)
+
+    def mean_attention_flops(self, tokens: int, depth: int) -> float:
+        """Attention operations of a token, averaged over `tokens` new ones after `depth` others."""
+        return sum(2.0 * g.count * g.mean_tokens(depth, depth + tokens) * g.head_elements for g in self.cache)
 
 
 #: Vectors (norms, biases) are added or scaled with: no part of the arithmetic.
@@ -143,22 +142,17 @@ def _cache_groups(model: Model) -> tuple[CacheGroup, ...]:
         source = layers.get(layer.source if layer.source is not None else -1, layer) if layer.kind == "shared" else layer
         if source.kind != "recurrent" and source.kv_heads:
             groups[_group(source, top)] += 1
-    return tuple(_counted(group, count) for group, count in groups.items())
+    return tuple(replace(group, count=count) for group, count in groups.items())
 
 
 def _group(layer: CacheLayer, chosen: int) -> CacheGroup:
-    window = layer.window if layer.kind in ("sliding", "chunked", "compressed") else 0
-    return CacheGroup(
-        1, window, layer.kv_heads * layer.k_dim, layer.kv_heads * layer.v_dim, layer.index_dim, chosen if layer.index_dim else 0,
-        layer.compress_ratio, layer.compressed_dim, max(1, layer.heads) // max(1, layer.kv_heads),
-    )  # fmt: skip
-
-
-def _counted(group: CacheGroup, count: int) -> CacheGroup:
-    return CacheGroup(
-        count, group.window, group.k_elements, group.v_elements, group.index_elements, group.chosen, group.compress_ratio,
-        group.compressed_elements, group.heads,
-    )  # fmt: skip
+    limit = layer.window if layer.kind in ("sliding", "chunked", "compressed") else chosen if layer.index_dim else 0
+    whole = float(layer.index_dim)
+    if layer.compress_ratio:
+        whole = (layer.compressed_dim + layer.index_dim) / layer.compress_ratio
+    values = layer.latent_rank if layer.kind == "latent" and not layer.v_dim else layer.v_dim
+    heads = max(layer.heads, layer.kv_heads, 1)
+    return CacheGroup(1, limit, layer.kv_heads * layer.k_dim, layer.kv_heads * layer.v_dim, whole, heads * (layer.k_dim + values))
 
 
 def _family(stored_as: str) -> str:

@@ -100,17 +100,11 @@ def prefill_pieces(reads: Reads, rates: Rates, prompt: int, depth: int = 0, ubat
     return PrefillPieces(
         tensor_s=flops / rates.tensor_flops,
         issue_s=flops / rates.issue_flops,
-        attention_s=mean_attention_flops(reads, prompt, depth) * prompt / rates.tensor_flops,
+        attention_s=reads.mean_attention_flops(prompt, depth) * prompt / rates.tensor_flops,
         weights_s=runs * weights / rates.bandwidth,
         layer_runs=runs * reads.layers,
         tensor_flops=rates.tensor_flops,
     )
-
-
-def mean_attention_flops(reads: Reads, tokens: int, depth: int) -> float:
-    """Attention operations of a token, averaged over `tokens` after `depth` others. Windows bend the line: eight samples."""
-    steps = 8
-    return sum(reads.attention_flops(depth + tokens * (i + 0.5) / steps) for i in range(steps)) / steps
 
 
 def prefill_terms(c: PrefillConstants, p: PrefillPieces) -> PrefillTerms:

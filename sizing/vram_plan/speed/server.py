@@ -8,7 +8,7 @@ from ..formats import Format
 from ..hardware import Device, topology_of
 from .hardware import Rates
 from .reads import Reads
-from .roofline import mean_attention_flops, server_pieces, server_terms
+from .roofline import server_pieces, server_terms
 
 __all__ = ["link_rate", "peak_flops", "prefill_flops", "server_pieces", "server_terms"]
 
@@ -39,4 +39,4 @@ def link_rate(devices: tuple[Device, ...]) -> float | None:
 
 def prefill_flops(reads: Reads, prompt: int) -> float:
     """Floating-point operations of one prompt."""
-    return prompt * (2.0 * reads.active_parameters + mean_attention_flops(reads, prompt, 0))
+    return prompt * (2.0 * reads.active_parameters + reads.mean_attention_flops(prompt, 0))

@@ -41,11 +41,11 @@ def sweep(model: Model, work: Work, devices: tuple[Device, ...], most: int = 256
     """1, 2, 4 … `most` sequences at the planned context; None where no speed can be told. `most` is what memory holds."""
     loads = []
     for sequences in _counts(most):
-        at = replace(work, sequences=sequences)
-        step = step_of(model, at, devices, work.context)
+        step = step_of(model, work, devices, sequences)
         if step is None:
             return None
-        loads.append(Load(sequences, sequences / step.total_s, step.total_s, kv_bytes(model, at), step.bound))
+        held = kv_bytes(model, replace(work, sequences=sequences))
+        loads.append(Load(sequences, sequences / step.total_s, step.total_s, held, step.bound))
     best = max(load.tokens_per_s for load in loads)
     knee = next(load.sequences for load in loads if load.tokens_per_s >= KNEE_SHARE * best)
     note = "decode alone: prompts computed in between and waiting in a queue come on top"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 __all__ = ["age_of", "flag", "shares_in_words"]
@@ -27,8 +26,7 @@ def flag(value: Any, default: bool) -> bool:
     return default if value is None else str(value).strip().lower() not in _NO
 
 
-def shares_in_words(bound: str, terms: Mapping[str, float]) -> str:
+def shares_in_words(bound: str, total: float, *terms: tuple[str, float]) -> str:
     """`memory-bound: 71 % weights, 22 % KV, 7 % per-layer overhead`; shares below half a percent are left out."""
-    total = sum(terms.values()) or 1.0
-    parts = [f"{100 * value / total:.0f} % {name}" for name, value in terms.items() if value / total >= 0.005]
-    return f"{bound}-bound: {', '.join(parts)}"
+    least = total / 200
+    return f"{bound}-bound: {', '.join([f'{100 * value / total:.0f} % {name}' for name, value in terms if value >= least])}"

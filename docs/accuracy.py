@@ -1,0 +1,24 @@
+"""Write docs/accuracy.md: `python docs/accuracy.py`. Each section is a function that returns Markdown."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path[:0] = [str(ROOT / part) for part in ("docs", "sizing", "data", "tests")]
+
+from accuracy_speed import speed_section  # noqa: E402
+
+SECTIONS: tuple[Callable[[], str], ...] = (speed_section,)
+PAGE = ROOT / "docs" / "accuracy.md"
+
+
+def page() -> str:
+    """The whole page."""
+    return "\n".join(["# How accurate it is", "", *(section() for section in SECTIONS)]).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

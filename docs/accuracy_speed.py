@@ -1,0 +1,40 @@
+"""The speed part of docs/accuracy.md: errors on GPUs that were left out of the fit, beside the plain division."""
+
+from __future__ import annotations
+
+from vram_plan.speed.constants import table
+
+__all__ = ["speed_section"]
+
+_INTRO = """\
+Each line is about GPUs the constants had not seen: one GPU at a time was left out, the constants were fitted to all others, and
+its measurements were estimated. Error is |estimated rate ÷ measured rate − 1|. *Naive* is bandwidth ÷ bytes of the file. *Inside*
+is the share of the measurements within the stated range, whose ends are the 5th and 95th percentile of the same errors.
+LocalScore and Ollama rows are copies of scoreboards, some of throttled or mislabelled machines: they count a third in the fit.
+"""
+_AFTER = """\
+What to take from it:
+
+- One GPU of a class (a single Strix Halo among discrete AMD cards, two GPUs of servers) makes leaving it out a test of another
+  class's constants: those lines are upper bounds, and the class's own constants are used once it is in the table.
+- Prefill depends on the kernels of the day: the same GPU moved by 70 % between two builds of llama.cpp. Take it as a range.
+- Several sequences at once in llama.cpp (its own batched benchmark) are not predicted: 2 to 110 % off. A server's time to first
+  token under load is queueing, and not predicted either; what is given is of an idle server.
+- Offloading to host memory, PCIe, and transformers rest on assumed constants (`assumed` in speed_constants.json), not on a fit.
+"""
+
+
+def speed_section() -> str:
+    """Markdown, from the figures the fit stored beside its constants."""
+    data = table()
+    head = "| what | measurements | GPUs | median | 90th percentile | within 20 % | inside the range | naive: median / 90th |"
+    lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
+    for row in data["accuracy"]:
+        naive = f"{row['naive_median']:.0%} / {row['naive_p90']:.0%}" if row["naive_median"] is not None else "–"
+        same = " (one GPU: not left out)" if row["gpus"] == 1 and "time per output token" in row["class"] else ""
+        lines.append(
+            f"| {row['class']}{same} | {row['rows']} | {row['gpus']} | {row['median']:.1%} | {row['p90']:.1%} | {row['within_20']:.0%} "
+            f"| {row['inside']:.0%} | {naive} |"
+        )
+    fitted = f"Fitted {data['fitted']} on `{data['fitted_on']}`; `python data/tools/fit_speed.py` fits again (numpy, scipy).\n"
+    return "\n".join(["## Speed", "", _INTRO, fitted, *lines, "", _AFTER])

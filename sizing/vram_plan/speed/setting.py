@@ -1,0 +1,131 @@
+"""What of a request does not change with context, sequences and prompt: looked up once, so that an estimate is arithmetic."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from ..engines.base import Work
+from ..formats.cache_types import CACHE_TYPES
+from ..hardware import Device
+from ..models.model import Model
+from .constants import (
+    DecodeConstants,
+    Evidence,
+    PrefillConstants,
+    ServerConstants,
+    decode_constants,
+    prefill_constants,
+    server_constants,
+    table,
+)
+from .hardware import Rates, backend_of, rates_of
+from .reads import Reads, reads_of
+from .roofline import UBATCH
+from .server import link_rate, peak_flops
+from .words import age_of, flag
+
+__all__ = ["LLAMA", "Gpu", "Setting", "setting_of"]
+
+LLAMA: Final = ("llama.cpp", "ollama")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """One GPU of a layer split: its share of the layers, its rates and constants."""
+
+    share: float
+    rates: Rates
+    decode: DecodeConstants
+    prefill: PrefillConstants
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A model in a format on an engine and devices. `gpus` for llama.cpp's layer split, `server` for tensor-parallel ranks."""
+
+    reads: Reads
+    element_bytes: tuple[float, float]
+    ubatch: int
+    evidence: Evidence
+    basis: str
+    watts: float | None
+    gpus: tuple[Gpu, ...] = ()
+    server: ServerConstants | None = None
+    rates: Rates | None = None
+    ranks: int = 1
+    peak_flops: float = 0.0
+    link_bytes_per_s: float | None = None
+    layer_factor: float = 1.0
+
+
+_Key = tuple[object, ...]
+#: By identity of model and devices: hashing a device takes longer than an estimate. Values keep what the ids are of.
+_FOUND: Final[dict[_Key, tuple[Model, tuple[Device, ...], Setting | None]]] = {}
+_MOST_FOUND: Final = 1024
+
+
+def setting_of(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
+    """The setting; None where a device's rates are not known."""
+    key = (id(model), work.engine, work.format.name, work.kv_k, work.kv_v, work.pipeline_parallel, work.options, *map(id, devices))
+    found = _FOUND.get(key)
+    if found is None:
+        if len(_FOUND) >= _MOST_FOUND:
+            _FOUND.clear()
+        found = _FOUND[key] = (model, devices, _setting(model, work, devices))
+    return found[2]
+
+
+def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
+    named = str(work.option("backend") or "").lower()
+    backend = named if named in table()["llama.cpp"] else backend_of(devices[0].vendor)
+    rates = [found for device in devices if (found := rates_of(device, backend))]
+    if len(rates) < len(devices) or named == "cpu":
+        return None
+    reads = reads_of(model, work.format)
+    elements = (float(CACHE_TYPES[work.kv_k]), float(CACHE_TYPES[work.kv_v]))
+    if work.engine in LLAMA:
+        gpus = _split(reads, work, backend, rates, devices)
+        evidence = min((gpu.decode.evidence for gpu in gpus), key=lambda one: (one.own_architecture, one.rows))
+        return Setting(reads, elements, _ubatch(work), evidence, _basis(evidence), _watts(devices), gpus)
+    slowest = min(rates, key=lambda one: one.bandwidth)
+    engine = work.engine if work.engine in table()["servers"] else "vllm"
+    server = server_constants(engine, slowest.architecture, bool(reads.experts))
+    eager = work.engine == "transformers"
+    return Setting(
+        reads, elements, UBATCH, server.evidence, _basis(server.evidence) + ("; eager kernels assumed" if eager else ""), _watts(devices),
+        server=server, rates=slowest, ranks=max(1, len(devices) // work.pipeline_parallel), peak_flops=peak_flops(slowest, work.format),
+        link_bytes_per_s=link_rate(devices), layer_factor=float(table()["assumed"]["transformers_layer"]["value"]) if eager else 1.0,
+    )  # fmt: skip
+
+
+def _split(reads: Reads, work: Work, backend: str, rates: list[Rates], devices: tuple[Device, ...]) -> tuple[Gpu, ...]:
+    """Each GPU's share of the layers is by its memory, as llama.cpp splits."""
+    flash, age = flag(work.option("flash_attn"), True), age_of(work.option("build", ""))
+    moe, family = bool(reads.experts), reads.weight_family
+    total = sum(device.usable for device in devices)
+    return tuple(
+        Gpu(
+            device.usable / total if total else 1 / len(devices),
+            one,
+            decode_constants(backend, one.architecture, family, moe, flash, age),
+            prefill_constants(backend, one.architecture, family, moe, flash, age),
+        )
+        for device, one in zip(devices, rates, strict=True)
+    )
+
+
+def _ubatch(work: Work) -> int:
+    value = str(work.option("ubatch", UBATCH))
+    return int(value) if value.isdigit() and len(value) < 8 and int(value) else UBATCH
+
+
+def _basis(evidence: Evidence) -> str:
+    gpus = f"{evidence.gpus} GPUs" if evidence.gpus != 1 else "one GPU"
+    return f"fitted constants ({evidence.label}; {evidence.rows} measurements on {gpus})"
+
+
+def _watts(devices: tuple[Device, ...]) -> float | None:
+    """The power limit of all GPUs together; None where one is not known."""
+    limits = [device.power_limit_w or (device.spec.power_w if device.spec else None) for device in devices]
+    return sum(limit for limit in limits if limit) if all(limits) else None

@@ -1,0 +1,134 @@
+"""The estimate against what people measured, and how it must behave whatever the constants."""
+
+from __future__ import annotations
+
+from statistics import median, quantiles
+from typing import Any
+
+import pytest
+import vram_plan as vp
+
+from speed.cases import Case, speed_cases
+
+
+def planned(case: Case, **more: Any) -> Any:
+    options = {"flash_attn": case.flash_attn, "build": case.build, "backend": case.backend}
+    given = {"context": max(1, round(case.history)), "engine": "llama.cpp", "quant": case.quant, "gpus": case.gpu} | more
+    return vp.plan(case.model, options=options, **given).speed
+
+
+def usable(case: Case, backend: str, metric: str) -> bool:
+    """llama.cpp's own measurements, one GPU and sequence; files of a mix nobody else has say another size than the format."""
+    own = case.engine == "llama.cpp" and case.backend == backend and case.metric == metric and not case.suspect
+    return own and case.n_gpu == case.batch == 1 and case.tokens_per_s is not None and not case.quant_as_named and not case.measured
+
+
+@pytest.mark.parametrize(("backend", "mid", "ninth"), [("cuda", 0.05, 0.13), ("metal", 0.05, 0.15), ("rocm", 0.10, 0.30)])
+def test_decode_is_what_was_measured(backend: str, mid: float, ninth: float) -> None:
+    errors = []
+    for case in [case for case in speed_cases() if usable(case, backend, "decode")]:
+        speed = planned(case)
+        errors.append(abs(speed.decode.tokens_per_s / case.tokens_per_s - 1))
+    assert len(errors) >= 30
+    assert median(errors) <= mid
+    assert quantiles(errors, n=10)[-1] <= ninth
+
+
+@pytest.mark.parametrize(("backend", "mid"), [("cuda", 0.12), ("metal", 0.08)])
+def test_prefill_is_what_was_measured(backend: str, mid: float) -> None:
+    errors = []
+    for case in [case for case in speed_cases() if usable(case, backend, "prefill") and case.prompt >= 512 and not case.depth]:
+        speed = planned(case, context=case.prompt, prompt=case.prompt)
+        errors.append(abs(speed.prefill.tokens_per_s / case.tokens_per_s - 1) if case.ubatch == 512 else 0.0)
+    assert len(errors) >= 50
+    assert median(errors) <= mid
+
+
+def test_vllm_takes_the_time_it_took() -> None:
+    errors = []
+    for case in speed_cases():
+        if case.engine == "vllm" and case.tp == case.n_gpu and case.tpot_ms and case.batch <= 64:
+            gpus = f"{case.tp}x {case.gpu}" if case.tp > 1 else case.gpu
+            context = case.prompt + case.gen
+            speed = vp.plan(
+                case.model, engine="vllm", quant=case.quant, context=context, prompt=case.prompt, output=case.gen, sequences=case.batch,
+                tensor_parallel=case.tp, gpus=gpus,
+            ).speed  # fmt: skip
+            assert speed is not None
+            errors.append(abs(speed.tpot_s * 1000 / case.tpot_ms - 1))
+    assert len(errors) >= 150
+    assert median(errors) <= 0.13
+
+
+def test_longer_contexts_write_slower_and_say_so() -> None:
+    rates = []
+    for context in (1024, 8192, 32768, 131072):
+        speed = vp.plan("llama3.1-8b", engine="llama.cpp", bits=4, context=context, gpus="RTX 4090").speed
+        assert speed is not None
+        assert speed.decode.low < speed.decode.tokens_per_s < speed.decode.high
+        rates.append(speed.decode.tokens_per_s)
+    assert rates == sorted(rates, reverse=True)
+    assert "KV" in speed.decode.why
+    assert speed.decode.why.startswith("memory-bound")
+
+
+def test_more_sequences_write_more_in_all_and_less_each() -> None:
+    one, many = (vp.plan("llama3-8b", engine="vllm", context=4096, sequences=n, gpus="H100").speed for n in (1, 32))
+    assert one is not None
+    assert many is not None
+    assert many.decode.tokens_per_s > 4 * one.decode.tokens_per_s
+    assert many.tpot_s > one.tpot_s
+
+
+def test_times_add_up() -> None:
+    speed = vp.plan("llama3-8b", engine="llama.cpp", bits=4, context=2500, prompt=2000, output=500, gpus="RTX 4090").speed
+    assert speed is not None
+    assert speed.total_s == pytest.approx(speed.ttft_s + 499 * speed.tpot_s)
+    assert speed.ttft_s == pytest.approx(2000 / speed.prefill.tokens_per_s + speed.tpot_s)
+    assert speed.tokens_per_joule_at_most == pytest.approx(speed.decode.tokens_per_s / 450)
+
+
+def test_without_an_answer_length_there_is_no_total() -> None:
+    speed = vp.plan("llama3-8b", engine="llama.cpp", bits=4, gpus="RTX 4090").speed
+    assert speed is not None
+    assert speed.total_s is None
+    assert speed.tpot_s == pytest.approx(1 / speed.decode.tokens_per_s)
+
+
+@pytest.mark.parametrize("gpus", [None, "24GB"])
+def test_a_device_whose_bandwidth_is_not_known_gets_no_speed(gpus: str | None) -> None:
+    assert vp.plan("llama3-8b", engine="llama.cpp", bits=4, gpus=gpus).speed is None
+
+
+@pytest.mark.parametrize("name", ["BAAI/bge-large-en", "openai/whisper-tiny"])
+def test_what_writes_no_text_token_by_token_gets_no_speed(name: str) -> None:
+    assert vp.plan(name, engine="transformers", gpus="RTX 4090").speed is None
+
+
+def test_a_layer_split_is_no_faster_and_tensor_parallelism_is() -> None:
+    def rate(engine: str, gpus: str) -> float:
+        speed = vp.plan("llama3-70b", engine=engine, bits=16, context=2048, gpus=gpus).speed
+        assert speed is not None
+        return speed.decode.tokens_per_s
+
+    assert rate("llama.cpp", "2x H100") < rate("llama.cpp", "H100")
+    assert rate("vllm", "4x H100") > 1.5 * rate("vllm", "2x H100")
+
+
+def test_offloaded_weights_are_slow_and_named() -> None:
+    def speed(offload: str) -> Any:
+        return vp.plan("llama3-8b", engine="llama.cpp", bits=16, context=2048, gpus="RTX 4090", offload=offload).speed
+
+    whole, half = speed("none"), speed("16 layers")
+    assert half.decode.tokens_per_s < whole.decode.tokens_per_s / 2
+    assert "host memory" in half.decode.why
+    assert half.decode.bound == "link"
+
+
+def test_the_basis_names_the_class_and_says_when_it_is_a_pool() -> None:
+    known = vp.plan("llama3-8b", engine="llama.cpp", bits=4, gpus="RTX 4090").speed
+    pool = vp.plan("llama3-8b", engine="llama.cpp", bits=4, gpus="RX 6800").speed
+    assert known is not None
+    assert pool is not None
+    assert "cuda, ada" in known.basis
+    assert "rocm pool: no measurement of rdna2" in pool.basis
