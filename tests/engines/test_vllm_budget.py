@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import json
+import tomllib
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +23,22 @@ GIB = 1 << 30
 LOGS = [json.loads(line) for line in (Path(__file__).parent.parent / "data" / "vllm_logs.jsonl").read_text("utf-8").splitlines()]
 #: Rows whose log names all flags the pool hangs on.
 FLAGGED = [row for row in LOGS if {"tokens", "batch", "sequences", "utilization", "length"} <= set(row) and "speculative" not in row]
+
+
+def test_every_row_of_the_tables_has_its_source() -> None:
+    table = tomllib.loads(files("vram_plan_data").joinpath("vllm_profiles.toml").read_text("utf-8"))
+    versions = [tuple(map(int, row["since"].split("."))) for row in table["version"]]
+    assert versions == sorted(set(versions))
+    for row in table["version"]:
+        assert row["source"]
+        assert 0.5 < row["gpu_memory_utilization"] < 1
+        assert 2 <= row["logit_bytes"] <= 64
+        assert len(row["non_torch_mib"]) == len(row["non_torch_plain_mib"]) == 3
+        assert 1 <= row["batches_in_flight"] <= 2
+    assert all(row["source"] for name in ("batch", "extra", "multiprocessors") for row in table[name])
+    blocks = list(csv.DictReader(files("vram_plan_data").joinpath("vllm_blocks.csv").read_text("utf-8").splitlines()))
+    assert all(row["source"] and int(row["block_tokens"]) in (16, 32, 64, 128) for row in blocks)
+    assert blocks[-1]["attention"] == blocks[-1]["cache"] == "any"
 
 
 def planned(row: dict[str, Any], **options: Any) -> vp.Plan:

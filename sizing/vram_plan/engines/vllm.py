@@ -33,6 +33,8 @@ from .vllm_weights import RankWeights, rank_weights, refusal, stage_layers
 __all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "split"]
 
 DEFAULT_KV: Final = "bf16"
+#: Families whose layers vLLM caches by rules of their own that are not described here: counted as ordinary layers.
+_UNDESCRIBED: Final = frozenset({"dots3_note", "glm5_next", "inkling", "inkling2", "inkling_mm_model", "qwen4_exp"})
 #: Volta (docs/getting_started/installation/gpu.md).
 _LEAST_CAPABILITY: Final = 7
 
@@ -150,7 +152,8 @@ def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: i
     ranks = _ranks(model, work, s, devices, layout)
     blocks = min((rank.available // rank.block_bytes for rank in ranks if rank.block_bytes), default=0)
     idle = devices[len(ranks) :]
-    terms = (*((*rank.terms, *_pool_term(blocks, rank, layout)) for rank in ranks), *(() for _ in idle))
+    basis: Basis = "fallback" if model.basis == "fallback" or model.architecture.family in _UNDESCRIBED else "formula"
+    terms = (*((*rank.terms, *_pool_term(blocks, rank, layout, basis)) for rank in ranks), *(() for _ in idle))
     rooms = (*((rank.block_bytes, rank.available) for rank in ranks), *((0, device.available) for device in idle))
     return _Prepared(
         settings=s,
@@ -161,7 +164,7 @@ def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: i
         layout=layout,
         blocks=blocks,
         figures=_fixed_figures(ranks, s, layout),
-        notes=_notes(work, s, devices),
+        notes=_notes(model, work, s, devices),
         refusal=_illegal(model, work, s.tp, s.pp) or _not_served(model, s, devices) or _no_room(s, ranks, devices),
     )
 
@@ -191,7 +194,7 @@ def _illegal(model: Model, work: Work, tp: int, pp: int) -> str | None:
     return refusal(model, work, tp, pp)
 
 
-def _notes(work: Work, s: Settings, devices: tuple[Device, ...]) -> tuple[str, ...]:
+def _notes(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -> tuple[str, ...]:
     notes = []
     if len(devices) > s.tp * s.pp:
         notes.append(f"{len(devices) - s.tp * s.pp} of the GPUs stay idle: tensor × pipeline parallelism is {s.tp * s.pp}")
@@ -199,6 +202,8 @@ def _notes(work: Work, s: Settings, devices: tuple[Device, ...]) -> tuple[str, .
         notes.append(f"over all GPUs: --tensor-parallel-size {s.tp} --pipeline-parallel-size {s.pp}")
     if s.fp8 and work.kv_k != "fp8":
         notes.append("the checkpoint asks for an fp8 KV cache, and vLLM obeys")
+    if model.architecture.family in _UNDESCRIBED:
+        notes.append(f"vLLM's own cache rules for {model.architecture.family} are not described: its blocks are an estimate")
     return tuple(notes)
 
 
@@ -237,11 +242,11 @@ def _rank(
     return _Rank(tuple(t for t in terms if t.bytes), s.pool_bytes if s.pool_bytes is not None else asked - fixed, block)
 
 
-def _pool_term(blocks: int, rank: _Rank, layout: Layout | None) -> tuple[Term, ...]:
+def _pool_term(blocks: int, rank: _Rank, layout: Layout | None, basis: Basis) -> tuple[Term, ...]:
     if layout is None:
         return ()
     why = f"the pool: {max(blocks, 0):,} blocks × {rank.block_bytes:,} B ({layout.block_size} tokens)"
-    return (Term("kv_cache", max(blocks, 0) * rank.block_bytes, "formula", why, "kv_cache"),)
+    return (Term("kv_cache", max(blocks, 0) * rank.block_bytes, basis, why, "kv_cache"),)
 
 
 def _fixed_figures(ranks: tuple[_Rank, ...], s: Settings, layout: Layout | None) -> dict[str, Any]:
