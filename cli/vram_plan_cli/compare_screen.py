@@ -23,7 +23,7 @@ _VERDICT_WORDS: Final = {"fits": "fits", "tight": "just fits", "does_not_fit": "
 
 
 def print_comparison(answer: Comparison, output: str, width: int | None = None, quiet: bool = False) -> None:
-    header = ["", *(subject.label for subject in answer.subjects)]
+    header = ["", *(_label(subject.label) for subject in answer.subjects)]
     if output == "json":
         print(as_json("vram-plan/compare/1", answer))
     elif output == "csv":
@@ -32,6 +32,16 @@ def print_comparison(answer: Comparison, output: str, width: int | None = None, 
         print(as_markdown(header, [[line.name, *(_marked(line, i) for i in range(len(line.values)))] for line in answer.lines]))
     else:
         _print_screen(answer, console(width), quiet)
+
+
+def _label(text: str) -> str:
+    """Engines as their makers write them."""
+    return " · ".join(ENGINE_NAMES.get(part, part) for part in text.split(" · "))
+
+
+def _shown(answer: Comparison) -> list[Line]:
+    """The lines a screen shows: what is the same for all and stands in the title is not repeated."""
+    return [line for line in answer.lines if line.differs or line.name not in ("format", "context")]
 
 
 def _value(line: Line, i: int) -> str:
@@ -52,16 +62,16 @@ def _marked(line: Line, i: int) -> str:
 def _print_screen(answer: Comparison, out: Console, quiet: bool) -> None:
     """As many columns side by side as the width holds, the rest below."""
     if not quiet and answer.same:
-        show(out, Text(" · ".join(ENGINE_NAMES.get(text, text) for text in answer.same), style="bold"), "")
-    names = max(len(line.name) for line in answer.lines) + 2
+        show(out, Text(_label(" · ".join(answer.same)), style="bold"), "")
+    names = max(len(_name(line)) for line in answer.lines) + 2
     column = 2 + max(max(len(_marked(line, i)) for line in answer.lines for i in range(len(answer.subjects))), 12)
     per_block = max((out.width - names) // column, 1)
     for start in range(0, len(answer.subjects), per_block):
         show(out, *([""] if start else []), _block(answer, range(start, min(start + per_block, len(answer.subjects)))))
     if quiet:
         return
-    if any(line.best for line in answer.lines):
-        show(out, "", "* best; figures within 5 % of each other count as the same and are dim")
+    if any(line.differs for line in answer.lines):
+        show(out, "", "≠ differs by more than 5 %, * best")
     _print_starts(answer, out)
 
 
@@ -69,10 +79,15 @@ def _block(answer: Comparison, columns: range) -> Grid:
     grid = Grid(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column("", no_wrap=True)
     for i in columns:
-        grid.add_column(answer.subjects[i].label, justify="right", overflow="fold")
-    for line in answer.lines:
-        grid.add_row(Text(line.name, style="" if line.differs else "dim"), *(_cell(line, i) for i in columns))
+        grid.add_column(_label(answer.subjects[i].label), justify="right", overflow="fold")
+    for line in _shown(answer):
+        grid.add_row(Text(_name(line), style="" if line.differs else "dim"), *(_cell(line, i) for i in columns))
     return grid
+
+
+def _name(line: Line) -> str:
+    unit = ", tokens/s" if line.unit == "tokens/s" else ""
+    return f"{'≠' if line.differs else ' '} {line.name}{unit}"
 
 
 def _cell(line: Line, i: int) -> Text:
@@ -86,7 +101,7 @@ def _print_starts(answer: Comparison, out: Console) -> None:
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     grid.add_column(no_wrap=True)
     grid.add_column(overflow="fold")
-    rows = [(subject.label, text) for subject in answer.subjects for text in start_lines(subject.plan)[:1]]
+    rows = [(_label(subject.label), text) for subject in answer.subjects for text in start_lines(subject.plan)[:1]]
     for label, text in rows:
         grid.add_row(label, text)
     if rows:

@@ -35,9 +35,11 @@ def print_table(answer: Table, output: str, width: int | None = None, quiet: boo
 
 def _csv(answer: Table) -> str:
     """One line a cell, plain numbers: for programs."""
-    header = ("format", "bits_per_weight", "weights_bytes", "context", "needed_bytes", "headroom_bytes", "verdict", "max_context")
+    header = ("format", "bits_per_weight", "weights_bytes", "context", "needed_bytes", "headroom_bytes", "verdict", "max_context",
+              "published_loss")  # fmt: skip
     rows = [
-        (row.format, row.bits_per_weight, row.weights, c.context, c.needed, c.headroom, c.verdict, row.max_context)
+        (row.format, row.bits_per_weight, row.weights, c.context, c.needed, c.headroom, c.verdict, row.max_context,
+         row.quality and row.quality.loss)
         for row in answer.rows
         for c in row.cells
     ]

@@ -179,13 +179,13 @@ def test_the_comparison(plain: None, capsys: pytest.CaptureFixture[str]) -> None
     assert capsys.readouterr().out == """\
 Llama · Ollama
 
-                   RTX 4090             8GB
-verdict              ✓ fits  ✗ does not fit
-weights            4.00 GiB        4.00 GiB
-longest context  no limit *           1,000
-first token           0.5 s               –
+                     RTX 4090             8GB
+≠ verdict              ✓ fits  ✗ does not fit
+  weights            4.00 GiB        4.00 GiB
+≠ longest context  no limit *           1,000
+≠ first token           0.5 s               –
 
-* best; figures within 5 % of each other count as the same and are dim
+≠ differs by more than 5 %, * best
 
 start
 RTX 4090  OLLAMA_FLASH_ATTENTION=1 ollama run a

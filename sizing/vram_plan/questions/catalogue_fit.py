@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 from vram_plan_data import ROOT
 
 from ..engines import Work
+from ..engines.allowance import kv_bytes
 from ..errors import HardwareError, UnknownNameError
 from ..formats import Format
 from ..hardware import Detection, Device
@@ -180,8 +181,9 @@ def _best(
     own = own_format(model, work.engine)[0].name
     losses = [(0.0 if format.name == own else loss_of(format), format) for format in wanted or usual_formats(model, work.engine)]
     free = sum(device.available for device in devices)
+    cache = kv_bytes(model, work) + model.state_bytes * work.sequences
     for loss, format in sorted(losses, key=lambda pair: (pair[0], pair[1].bits_per_weight)):
-        if (wanted is None and loss > WELL) or size.text * _least_bits(format) / 8 > free:
+        if (wanted is None and loss > WELL) or size.text * _least_bits(format) / 8 + cache > free:
             continue
         done = replace(work, format=format)
         judged, speed = cell_and_speed(model, done, devices)

@@ -39,7 +39,7 @@ class Subject:
 @dataclass(frozen=True, slots=True)
 class Line:
     """One row. `values` in `unit`, None where unknown, "no limit" where memory sets none. `differs` where the difference
-    matters (over 5 % of the largest); `best` are the columns that are best then, none where no value is better."""
+    matters (over 5 % of the largest); `best` are the columns that are best then, of those that fit; none where no value is better."""
 
     name: str
     unit: Unit
@@ -170,8 +170,11 @@ def _line(plans: Sequence[Plan], name: str, unit: Unit, better: int, get: _Get) 
     differs = bool(known) and (len(known) < len(sizes) or not _near(min(known), max(known)))
     if not (differs and better and len(known) > 1):
         return Line(name, unit, values, differs, ())
-    top = max(known) if better > 0 else min(known)
-    return Line(name, unit, values, True, tuple(i for i, size in enumerate(sizes) if size is not None and _near(size, top)))
+    running = [i for i, p in enumerate(plans) if p.fit.verdict != "does_not_fit" and sizes[i] is not None]
+    if not running:
+        return Line(name, unit, values, True, ())
+    top = (max if better > 0 else min)(size for i in running if (size := sizes[i]) is not None)
+    return Line(name, unit, values, True, tuple(i for i in running if (size := sizes[i]) is not None and _near(size, top)))
 
 
 def _text_line(name: str, values: tuple[Value, ...]) -> Line:
