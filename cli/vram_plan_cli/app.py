@@ -13,7 +13,7 @@ from typer.core import TyperGroup
 from .commands_models import models
 from .commands_questions import compare, recommend, table
 from .failure import exit_code_of, report
-from .options import Json, ModelArgument, load_model, parse_settings
+from .options import Json, ModelArgument, Quiet, Width, load_model, parse_settings
 
 if TYPE_CHECKING:
     from vram_plan import Model, Plan
@@ -100,6 +100,8 @@ def plan(
     offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Walk through every formula with this model's numbers.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when it does not fit.")] = False,
+    quiet: Quiet = False,
+    width: Width = None,
 ) -> None:
     """Plan one model: does it fit, where does each byte go, how far could it go."""
     import vram_plan as vp
@@ -113,21 +115,23 @@ def plan(
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
-        _print_plan(loaded, answer, explain)
+        _print_plan(loaded, answer, explain, quiet, width)
     if check and answer.fit.verdict == "unknown":
         raise vp.HardwareError("there is no GPU to check against", "name one with --gpu")
     if check and answer.fit.verdict not in ("fits", "tight"):
         raise typer.Exit(1)
 
 
-def _print_plan(model: Model, answer: Plan, explain: bool) -> None:
-    from .screen import print_plan
+def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: int | None) -> None:
+    from .screen import console, print_explanation, print_plan, print_verdict
 
-    print_plan(answer)
+    out = console(width)
+    if quiet:
+        print_verdict(answer, out)
+    else:
+        print_plan(answer, out)
     if explain:
-        from .screen import print_explanation
-
-        print_explanation(model, answer)
+        print_explanation(model, answer, out)
 
 
 app.command()(table)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
     from vram_plan.results import DevicePlan
 
-__all__ = ["ENGINE_NAMES", "VERDICT_STYLE", "console", "print_explanation", "print_plan", "show"]
+__all__ = ["ENGINE_NAMES", "VERDICT_STYLE", "console", "print_explanation", "print_plan", "print_verdict", "show"]
 
 _GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
                   ("compute", "▒", "yellow", "compute"), ("runtime", "░", "green", "runtime"))  # fmt: skip
@@ -44,13 +44,18 @@ def show(out: Console, *parts: Table | Text | str, style: str = "") -> None:
     out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
-def print_explanation(model: Model, plan: Plan) -> None:
+def print_explanation(model: Model, plan: Plan, out: Console | None = None) -> None:
     """`--explain`: the plan's arithmetic, section by section."""
     import vram_plan as vp
 
-    out = console()
+    out = out or console()
     for section in vp.explain(model, plan):
         show(out, "", Text(section.title, style="bold"), *(f"  {line}" for line in section.lines))
+
+
+def print_verdict(plan: Plan, out: Console) -> None:
+    """`--quiet`: the answer in a sentence."""
+    show(out, Text(verdict_sentence(plan), style=VERDICT_STYLE[plan.fit.verdict]))
 
 
 def print_plan(plan: Plan, out: Console | None = None) -> None:

@@ -71,6 +71,12 @@ def test_json_csv_and_markdown(run, name: str) -> None:
     assert both.code == 2 and "choose one" in both.err.lower()
 
 
+def test_a_plan_too_is_quiet_and_as_wide_as_asked(run) -> None:
+    plan = ("llama3-8b", "--bits", "4", "--gpu", "RTX 4060")
+    assert run(*plan, "--quiet").out.startswith("Fits, with") and len(run(*plan, "--quiet").out.splitlines()) == 1
+    assert max(len(line) for line in run(*plan, "--width", "50").out.splitlines()) <= 50
+
+
 def test_json_has_plain_numbers(run) -> None:
     table = json.loads(run(*QUESTIONS["table"], "--json").out)
     cell = table["rows"][0]["cells"][0]
