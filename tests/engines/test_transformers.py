@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import vram_plan as vp
 from vram_plan.engines.transformers import layer_split
 from vram_plan.errors import UsageError
 from vram_plan.models.assemble import assemble
@@ -59,9 +58,8 @@ def test_windows_hold_the_whole_prompt_until_the_first_answer_token() -> None:
 
 
 def test_eager_attention_is_quadratic() -> None:
-    one, two, four = (
-        terms(vp.plan("llama3-8b", engine="transformers", context=n, options={"attention": "eager"}))["activations"] for n in (4096, 8192, 16384)
-    )
+    plans = [vp.plan("llama3-8b", engine="transformers", context=n, options={"attention": "eager"}) for n in (4096, 8192, 16384)]
+    one, two, four = (terms(found)["activations"] for found in plans)
     assert 3.8 < (four - two) / (two - one) < 4.2
     assert four > 32 * 16384**2 * 10
 
@@ -113,14 +111,14 @@ def test_offload_moves_layers_to_the_host() -> None:
     assert terms(part)["in_transit"] == part.host.used // 8
 
 
-@pytest.mark.parametrize("request_", [{"kv_type": "q8_0"}, {"offload": "experts"}, {"tensor_parallel": 2}])
+@pytest.mark.parametrize("request_", [{"offload": "experts"}, {"tensor_parallel": 2}])
 def test_what_it_cannot_do_does_not_fit(request_: dict[str, Any]) -> None:
     assert vp.plan("llama3-8b", engine="transformers", context=1024, gpus="2x H100", **request_).fit.verdict == "does_not_fit"
 
 
 @pytest.mark.parametrize("options", [{"attention": "fast"}, {"cache": 3}, {"logits": "some"}])
 def test_odd_options_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(UsageError, match="belongs|is "):
+    with pytest.raises(UsageError, match=next(iter(options))):
         vp.plan("llama3-8b", engine="transformers", context=1024, options=options)
 
 
@@ -128,7 +126,7 @@ def test_odd_options_are_refused(options: dict[str, Any]) -> None:
     name=st.sampled_from(["llama3-8b", "gemma3-27b", "qwen3-30b-a3b", "deepseek-v3", "qwen3-next"]),
     context=st.integers(1, 200_000), sequences=st.integers(1, 64), more=st.integers(1, 5000), attention=st.sampled_from(["sdpa", "eager"]),
 )  # fmt: skip
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=30, deadline=None)
 def test_memory_never_falls(name: str, context: int, sequences: int, more: int, attention: str) -> None:
     def used(c: int, n: int) -> int:
         return vp.plan(name, engine="transformers", context=c, sequences=n, options={"attention": attention}).memory.total

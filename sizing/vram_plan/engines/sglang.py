@@ -27,8 +27,6 @@ __all__ = ["DEFAULT_KV", "OPTIONS", "allocate"]
 DEFAULT_KV: Final = "bf16"
 #: Share of the pools' memory recurrent states get (--mamba-full-memory-ratio 0.9: states ÷ KV cache).
 _STATE_SHARE: Final = 0.9 / 1.9
-#: Kept back of the pool for image features (SGLANG_VLM_CACHE_SIZE_MB).
-_TOWER_CACHE: Final = 100 * MIB
 #: Bytes of one indexer key: 128 values in fp8 and a scale for each 128.
 _INDEX_SCALE: Final = 4
 #: Requests that run at once, whatever the pool (resolve_max_num_reqs).
@@ -225,7 +223,7 @@ def _budget(model: Model, s: Settings, ranks: tuple[_Rank, ...]) -> int:
         return s.pool_bytes
     left = min(rank.loaded for rank in ranks)
     free = int(min(rank.before for rank in ranks) * (1 - s.fraction))
-    return left - free - (_TOWER_CACHE if has_tower(model) else 0)
+    return left - free - (s.profile.tower_mib * MIB if has_tower(model) else 0)
 
 
 def _pools(model: Model, s: Settings, ranks: tuple[_Rank, ...], budget: int) -> _Pools:

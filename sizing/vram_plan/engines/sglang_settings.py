@@ -45,6 +45,7 @@ class Profile:
     floor: tuple[int, int]
     prefill_sizes: tuple[tuple[int, int, int], ...]
     state_slots: int
+    tower_mib: int
     pages: tuple[tuple[str, int, int], ...]
     date: str
     source: str

@@ -1,0 +1,164 @@
+"""SGLang: its heuristics by GPU, its pools, real start-up logs, and admission."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import vram_plan as vp
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from vram_plan.engines.sglang_settings import profile_of
+from vram_plan.errors import UsageError
+
+
+def plan(model: str, **request: Any) -> vp.Plan:
+    return vp.plan(model, engine="sglang", **request)
+
+
+def term(found: vp.Plan, name: str) -> int:
+    return sum(term.bytes for term in found.devices[0].terms if term.name == name)
+
+
+@pytest.mark.parametrize(
+    ("model", "gpus", "request_", "measured", "close"),
+    [
+        # a start-up log of April 2026: 2 × RTX 4090, --mem-fraction-static 0.8 --context-length 262144
+        (
+            "qwen3.5-9b", "2x RTX 4090",
+            {"context": 262144, "tensor_parallel": 2, "options": {"gpu_memory_utilization": 0.8, "version": "0.5.9"}},
+            {"kv_tokens": 327_310, "max_states": 186, "max_num_seqs": 62, "max_num_batched_tokens": 2048, "cuda_graph_max_bs": 24}, 0.02,
+        ),
+        # vllm-project/vllm#21348: 4 × H100, --tp 4 --mem-fraction-static 0.93
+        (
+            "qwen3-235b", "4x H100",
+            {"context": 40960, "tensor_parallel": 4, "quant": "FP8-BLOCK", "options": {"gpu_memory_utilization": 0.93, "version": "0.4.9"}},
+            {"kv_tokens": 367_404}, 0.045,
+        ),
+    ],
+)  # fmt: skip
+def test_start_up_logs(model: str, gpus: str, request_: dict[str, Any], measured: dict[str, int], close: float) -> None:
+    found = plan(model, gpus=gpus, **request_)
+    for name, value in measured.items():
+        assert found.engine[name] == pytest.approx(value, rel=close), name
+
+
+@pytest.mark.parametrize(
+    ("gpu", "tp", "chunk", "graphs", "reserved_mib"),
+    [
+        # the rules of memory_hook.py worked out by hand: 512 + 1.5 × chunk + 128 × ranks + 2 × graphs + 8 × captured prefill sizes
+        ("RTX 4060", 1, 2048, 8, 512 + 3072 + 128 + 16 + 8 * 42),
+        ("RTX 4090", 1, 4096, 48, 512 + 6144 + 128 + 96 + 8 * 50),
+        ("A100-40GB", 1, 4096, 32, 512 + 6144 + 128 + 64 + 8 * 50),
+        ("H100", 1, 8192, 256, 512 + 12288 + 128 + 512 + 8 * 58),
+        ("8x H200", 8, 8192, 512, 512 + 12288 + 1024 + 1024 + 8 * 58),
+        ("B200", 1, 16384, 512, 512 + 24576 + 128 + 1024 + 8 * 74),
+    ],
+)
+def test_share_by_gpu(gpu: str, tp: int, chunk: int, graphs: int, reserved_mib: int) -> None:
+    found = plan("qwen3-8b", gpus=gpu, context=1024, tensor_parallel=tp)
+    mib = (found.devices[0].total or 0) // 2**20
+    assert (found.engine["max_num_batched_tokens"], found.engine["cuda_graph_max_bs"]) == (chunk, graphs)
+    assert found.engine["mem_fraction_static"] == round((mib - reserved_mib) / mib, 3)
+
+
+def test_older_versions_keep_less_back() -> None:
+    old, new = (plan("qwen3-8b", gpus="RTX 4090", context=1024, options={"version": v}).engine for v in ("0.5.8", "0.5.23"))
+    assert old["mem_fraction_static"] > new["mem_fraction_static"]
+    assert (old["max_num_batched_tokens"], new["max_num_batched_tokens"]) == (2048, 4096)
+
+
+def test_pool_fills_the_share() -> None:
+    found = plan("llama3-8b", gpus="H100", context=8192)
+    device = found.devices[0]
+    assert found.engine["bytes_per_block"] == 131_072
+    assert found.engine["kv_tokens"] == found.engine["available_kv"] // 131_072
+    assert term(found, "kv_cache") == found.engine["kv_tokens"] * 131_072
+    assert 0 <= (device.free or 0) - device.used < 131_072 + 2
+
+
+def test_windows_have_a_pool_of_their_own_only_where_sglang_knows_the_class() -> None:
+    split = plan("gpt-oss-20b", gpus="H100", context=8192).engine
+    assert split["window_tokens"] == int(split["kv_tokens"] * 0.8)
+    whole = plan("gemma3-27b", gpus="H200", context=8192)
+    assert whole.engine["window_tokens"] is None
+    assert whole.engine["bytes_per_block"] == 62 * 16 * 2 * 128 * 2
+    assert any("sliding" in note.text for note in whole.notes)
+
+
+def test_latent_cache_is_not_cut_over_ranks() -> None:
+    assert plan("deepseek-v3", gpus="8x H200", context=8192).engine["bytes_per_block"] == 61 * 576 * 2
+    assert plan("llama3-8b", gpus="4x H100", context=8192, tensor_parallel=4).engine["bytes_per_block"] == 131_072 // 4
+
+
+def test_states_are_kept_in_fp32_with_one_spare() -> None:
+    """Qwen3.5-9B at TP 2: 24 layers × (3 × 4096 × 2 B + 16 × 128 × 128 × 4 B)."""
+    found = plan("qwen3.5-9b", gpus="2x RTX 4090", context=8192, tensor_parallel=2)
+    each = 24 * (3 * 4096 * 2 + 16 * 128 * 128 * 4)
+    assert term(found, "state") == (found.engine["max_states"] + 1) * each
+    assert found.engine["max_num_seqs"] == found.engine["max_states"] // 5
+
+
+def test_fp8_cache_doubles_the_tokens() -> None:
+    plain, packed = (plan("llama3-8b", gpus="H100", context=8192, kv_type=kv).engine["kv_tokens"] for kv in ("bf16", "fp8"))
+    assert packed // 2 == pytest.approx(plain, abs=1)
+
+
+def test_weights_larger_than_the_share_are_refused() -> None:
+    found = plan("llama3-70b", gpus="H100", context=8192)
+    assert found.fit.verdict == "does_not_fit" and found.fit.max_context == 0
+
+
+def test_requests_that_wait_do_not_fit() -> None:
+    held = plan("llama3-8b", gpus="H100", context=8192).fit.max_sequences
+    assert held
+    assert plan("llama3-8b", gpus="H100", context=8192, sequences=held).fit.verdict != "does_not_fit"
+    more = plan("llama3-8b", gpus="H100", context=8192, sequences=held + 1)
+    assert more.fit.verdict == "does_not_fit"
+    assert any(f"holds {held}" in note.text for note in more.notes)
+
+
+@pytest.mark.parametrize(("model", "gpus"), [("llama3-8b", "RTX 4090"), ("gpt-oss-20b", "RTX 4090"), ("qwen3.5-9b", "2x RTX 4090")])
+def test_longest_context_is_exact(model: str, gpus: str) -> None:
+    longest = vp.max_context(model, engine="sglang", gpus=gpus, context=4096)
+    assert longest
+    rooms = [plan(model, gpus=gpus, context=n).fit.headroom for n in (longest, longest + 1)]
+    assert rooms[0] is not None and rooms[1] is not None and rooms[0] >= 0 > rooms[1]
+
+
+def test_without_a_gpu_only_what_is_asked_for() -> None:
+    found = plan("llama3-8b", context=8192, sequences=4)
+    assert found.fit.verdict == "unknown"
+    assert found.memory.kv_cache == 4 * 8192 * 131_072
+    assert found.engine["kv_tokens"] is None
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        {"options": {"gpu_memory_utilization": 1.5}}, {"options": {"block_size": "wide"}}, {"options": {"version": "new"}},
+        {"options": {"enforce_eager": "perhaps"}}, {"options": {"max_num_seqs": -1}}, {"kv_type": "q8_0"}, {"kv_type_k": "fp8"},
+        {"options": {"speculative": 1}},
+    ],
+)  # fmt: skip
+def test_odd_requests_are_refused(request_: dict[str, Any]) -> None:
+    with pytest.raises(UsageError) as caught:
+        plan("llama3-8b", context=1024, **request_)
+    assert caught.value.hint
+
+
+def test_a_version_is_the_row_before_it() -> None:
+    assert profile_of("0.5.8").since == "0.0" and profile_of("v0.5.16").since == profile_of(None).since == "0.5.16"
+
+
+@given(
+    name=st.sampled_from(["llama3-8b", "gpt-oss-20b", "deepseek-v3", "qwen3.5-9b"]), gpus=st.sampled_from(["H100", "8x H200", None]),
+    context=st.integers(1, 400_000), sequences=st.integers(1, 500), more=st.integers(1, 5000),
+)  # fmt: skip
+@settings(max_examples=30, deadline=None)
+def test_room_never_grows(name: str, gpus: str | None, context: int, sequences: int, more: int) -> None:
+    def room(c: int, n: int) -> int:
+        found = plan(name, gpus=gpus, context=c, sequences=n)
+        return -found.memory.total if found.fit.headroom is None else found.fit.headroom
+
+    assert room(context, sequences) >= max(room(context + more, sequences), room(context, sequences + 1))
