@@ -12,7 +12,7 @@ from typing import Final
 
 from ..formats.storage import block_elements, storage_bytes
 
-__all__ = ["expert_bytes", "expert_shape", "expert_bias_bytes", "linear_bytes", "mxfp4_padding", "packed_bits"]
+__all__ = ["expert_bias_bytes", "expert_bytes", "expert_shape", "linear_bytes", "mxfp4_padding", "packed_bits"]
 
 _BLOCK: Final = 128
 #: Below this an FP8 scale block or a WNA16 group is not made smaller.

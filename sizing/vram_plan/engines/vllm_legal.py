@@ -107,7 +107,8 @@ def _vocabulary(model: Model, work: Work, tp: int) -> str | None:
 def _vision(model: Model, work: Work, tp: int) -> str | None:
     """Heads of a tower that is cut like the text model."""
     heads = vision_heads(model)
-    cut = not vllm_class(model).tower and vllm_class(model).native and any(t.part == "vision" for t in model.architecture.tensors)
+    kind = vllm_class(model)
+    cut = kind.tower in ("", "feature") and kind.native and any(t.part == "vision" for t in model.architecture.tensors)
     return f"the vision tower's {heads} heads are not divisible by tensor parallelism {tp}" if cut and heads and heads % tp else None
 
 
@@ -131,7 +132,7 @@ def _groups(model: Model, work: Work, tp: int) -> str | None:
         else:
             problem = family in ("FP8B", "FP8BE") and bool(local % _FP8_BLOCK)
         if problem:
-            return f"{tensor.role} has {local:,} inputs a rank at tensor parallelism {tp}, which is no whole number of groups ({tensor.stored_as})"
+            return f"{tensor.role} has {local:,} inputs a rank at tensor parallelism {tp}: no whole number of {tensor.stored_as}'s groups"
     return None
 
 

@@ -85,7 +85,7 @@ def local_shape(tensor: Tensor, tp: int, heads: LayerHeads) -> tuple[int, ...]:
     axis = max(len(tensor.shape) - (1 if cut == "columns" else 2), 0)
     if tensor.role.endswith("_exps.bias"):
         axis = 1
-    if tensor.role == "ssm_a" and len(tensor.shape) == 2 or cut == "mamba2":
+    if (tensor.role == "ssm_a" and len(tensor.shape) == 2) or cut == "mamba2":
         axis = 0
     shape = list(tensor.shape)
     shape[axis] = _local_size(cut, shape[axis], tp, heads)

@@ -97,12 +97,12 @@ def _stage_sums(model: Model, format: Format, tp: int, pp: int, stage: int, expe
         if tensor.role == "attn_kv_b" and packed_bits(tensor.stored_as) < 16:
             copies += 2 * elements
         if tensor.experts and tensor.stored_as == "MXFP4" and padding[0] == 1:
-            swizzled += _swizzle(size, shape, tensor.role)
+            swizzled += packed * (-shape[-1] % 256) // shape[-1] if len(shape) == 3 else 0
     slack = sum(_slack(sum(parts)) for parts in tensors.values())
     parts = (
         (slack, "the allocator's rounding of large tensors to 2 MiB"),
         (copies, "16-bit copies of kv_b_proj for MLA's decode"),
-        (swizzled, "MXFP4 experts padded for Triton's layout"),
+        (swizzled, "MXFP4 rows padded to 256 for Triton's layout"),
     )
     why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(tp, pp, stage, experts)
     return _Sums(total, slack + copies + swizzled, why, ", ".join(text for size, text in parts if size))
@@ -130,6 +130,7 @@ def _held(
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
             continue
         whole = tensor.part != "text" and (kind.tower == "whole" or (kind.tower == "divides" and vision_heads(model) % tp))
+        whole = whole or (kind.tower == "projector" and tensor.role.startswith("mm."))
         uncut = kind.tower == "mlp" and tensor.role.startswith("ffn_")
         own_tp = 1 if whole or uncut or (experts and tensor.experts) else tp
         shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
@@ -196,12 +197,6 @@ def _slack(size: int) -> int:
     """What PyTorch's allocator keeps beyond a tensor of 10 MiB or more: its last 2 MiB, unless over 1 MiB of that is free."""
     rest = -size % (2 * _MIB)
     return rest if size >= 10 * _MIB and rest <= _MIB else 0
-
-
-def _swizzle(size: int, shape: tuple[int, ...], role: str) -> int:
-    """Triton's MXFP4 layout has the hidden size as a multiple of 256 once loaded."""
-    hidden = shape[1] if role.startswith("ffn_down") else shape[2]
-    return size * (-hidden % 256) // hidden
 
 
 @lru_cache(maxsize=1024)
