@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -164,11 +165,21 @@ def hardware(json: Json = False) -> None:
     print_hardware(json)
 
 
+def _with_one_command(args: Sequence[str]) -> typer.Typer:
+    """The app with only the command these arguments run: to build the options of all takes longer than a plan."""
+    if args[0] in _GLOBAL or any(name.endswith("_COMPLETE") for name in os.environ):
+        return app
+    named = {info.name or getattr(info.callback, "__name__", ""): info for info in app.registered_commands}
+    one = copy(app)
+    one.registered_commands = [named.get(args[0], named["plan"])]
+    return one
+
+
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point: exit codes as documented, one line on stderr, never a traceback."""
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
     try:
-        code = app(args=given, standalone_mode=False, prog_name="vram-plan")
+        code = _with_one_command(given)(args=given, standalone_mode=False, prog_name="vram-plan")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
