@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .engines.weights import weights_of
 from .formats import find_format, for_engine
@@ -78,11 +78,8 @@ def weight_lines(model: Model, plan: Plan) -> list[str]:
 
 def kv_lines(model: Model, plan: Plan) -> list[str]:
     """Each kind of cache layer with its own count."""
-    kinds: dict[CacheLayer, int] = defaultdict(int)
-    for layer in model.cache_layers:
-        kinds[replace(layer, layer=0, source=None)] += 1
     r = plan.request
-    lines = [line for layer, count in kinds.items() for line in _cache_lines(layer, count, r.context)]
+    lines = [line for layer, count in model.architecture.cache_kinds for line in _cache_lines(layer, count, r.context)]
     types = r.kv_type_k if r.kv_type_k == r.kv_type_v else f"{r.kv_type_k}/{r.kv_type_v}"
     lines.append(f"in {types}, {r.sequences} × {r.context:,} tokens: {format_gib(plan.need.kv_cache)}")
     lines.append(f"one more token of context adds {plan.kv_bytes_per_token:,} B")

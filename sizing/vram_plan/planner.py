@@ -162,8 +162,9 @@ def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:
 
 
 def _with(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
+    """The work at another context or number of sequences; its prompt and answer left out, which memory does not ask for."""
     return Work(
-        work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, work.prompt, work.output,
+        work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, 0, 0,
         work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, work.options,
     )  # fmt: skip
 

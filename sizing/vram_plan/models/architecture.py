@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Literal
 
 __all__ = ["Architecture", "Basis", "CacheKind", "CacheLayer", "Part", "Tensor"]
@@ -119,9 +121,15 @@ class Architecture:
 
     def kv_bytes(self, context: int, element_bytes: float = 2) -> int:
         """Bytes one sequence of `context` tokens keeps, as transformers' cache holds them (no engine's padding)."""
-        return int(sum(layer.kv_elements(context) for layer in self.cache_layers) * element_bytes)
+        return int(sum(count * layer.kv_elements(context) for layer, count in self.cache_kinds) * element_bytes)
 
-    @property
+    @cached_property
+    def cache_kinds(self) -> tuple[tuple[CacheLayer, int], ...]:
+        """The cache layers that differ in more than their place, and how many there are of each."""
+        counts = Counter(replace(layer, layer=0, source=None) for layer in self.cache_layers)
+        return tuple(counts.items())
+
+    @cached_property
     def state_bytes(self) -> int:
         """Constant bytes per sequence: convolution states in 16 bits, recurrent states in fp32."""
         return sum(2 * layer.conv_elements + 4 * layer.state_elements for layer in self.cache_layers)
