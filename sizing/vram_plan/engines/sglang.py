@@ -7,17 +7,17 @@ and srt/model_executor/pool_configurator.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from ..hardware.device import MIB, Device
-from ..models.architecture import Basis, CacheLayer
+from ..models.architecture import Basis
 from ..models.model import Model
 from ..results import Term
 from ..units import format_gib
 from .base import Allocation, Work
+from .sglang_cells import Cells, cells_of
 from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, runtime_bytes, window_pool
 from .vllm_weights import rank_weights, refusal, stage_layers
 from .weights import weights_of
@@ -27,19 +27,8 @@ __all__ = ["DEFAULT_KV", "OPTIONS", "allocate"]
 DEFAULT_KV: Final = "bf16"
 #: Share of the pools' memory recurrent states get (--mamba-full-memory-ratio 0.9: states ÷ KV cache).
 _STATE_SHARE: Final = 0.9 / 1.9
-#: Bytes of one indexer key: 128 values in fp8 and a scale for each 128.
-_INDEX_SCALE: Final = 4
 #: Requests that run at once, whatever the pool (resolve_max_num_reqs).
 _LEAST_LIMIT, _MOST_LIMIT = 2048, 4096
-
-
-@dataclass(frozen=True, slots=True)
-class _Cells:
-    """What one pipeline stage keeps on one rank: bytes of a token in full layers and in windowed ones, and of one request's states."""
-
-    full: int
-    windowed: int
-    state: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +43,7 @@ class _Pools:
 @dataclass(frozen=True, eq=False, slots=True)
 class _Rank:
     device: Device | None
-    cells: _Cells
+    cells: Cells
     runtime: Term
     weights: tuple[Term, ...]
     before: int
@@ -141,7 +130,7 @@ def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -
         weights = _weight_terms(model, work, s, s.tp - 1 if rank == s.tp - 1 else 0, stage)
         before = device.available - size if device else 0
         loaded = before - sum(term.bytes for term in weights)
-        found.append(_Rank(device, _cells(model, s, layers), Term("runtime", size, "measured", why, "runtime"), weights, before, loaded))
+        found.append(_Rank(device, cells_of(model, s, layers), Term("runtime", size, "measured", why, "runtime"), weights, before, loaded))
     return tuple(found)
 
 
@@ -155,63 +144,6 @@ def _weight_terms(model: Model, work: Work, s: Settings, rank: int, stage: int) 
         Term("draft", draft, basis, "the model's own draft layers", "weights"),
     )
     return tuple(term for term in terms if term.bytes)
-
-
-def _cells(model: Model, s: Settings, layers: Iterable[CacheLayer]) -> _Cells:
-    split_pool = window_pool(model) is not None
-    full = windowed = state = 0
-    for layer in layers:
-        size = _token_bytes(layer, s)
-        windowed_layer = layer.kind in ("sliding", "chunked") or (layer.kind == "latent" and layer.window)
-        if split_pool and (windowed_layer or layer.kind == "compressed"):
-            windowed += size
-        else:
-            full += size
-        if layer.compress_ratio:
-            full += (layer.compressed_dim + layer.index_dim) * s.element_bytes // layer.compress_ratio
-        state += _state_bytes(model, layer) // s.tp
-    full += full * _draft_layers(model, s) // max(model.architecture.layers, 1)
-    return _Cells(full, windowed, state)
-
-
-def _token_bytes(layer: CacheLayer, s: Settings) -> int:
-    """One token of one layer: KV heads are shared out, latents are not; an indexer's key is in fp8 with its scale."""
-    if layer.kind in ("recurrent", "shared", "cross"):
-        return 0
-    index = layer.index_dim + layer.index_dim // 128 * _INDEX_SCALE if layer.index_dim and not layer.compress_ratio else 0
-    if layer.kind == "latent":
-        packed = s.element_bytes == 1 and layer.index_dim
-        latent = layer.latent_rank + layer.latent_rank // 128 * 4 + (layer.k_dim - layer.latent_rank) * 2 if packed else 0
-        return (latent or layer.k_dim * s.element_bytes) + index
-    return max(1, layer.kv_heads // s.tp) * (layer.k_dim + layer.v_dim) * s.element_bytes + index
-
-
-def _draft_layers(model: Model, s: Settings) -> int:
-    if not s.speculative:
-        return 0
-    return len({tensor.layer for tensor in model.architecture.tensors if tensor.part == "mtp"})
-
-
-def _state_bytes(model: Model, layer: CacheLayer) -> int:
-    """A request's state of one layer: k − 1 convolution inputs in 16 bits, recurrent state in fp32 (configs/mamba_utils.py)."""
-    if layer.kind != "recurrent":
-        return 0
-    kernel = _kernels(model).get(layer.layer, 0)
-    kept = layer.conv_elements * (kernel - 1) // kernel if kernel > 1 else layer.conv_elements
-    config = model.config or {}
-    text = config.get("text_config")
-    said = (text if isinstance(text, Mapping) else config).get("mamba_ssm_dtype")
-    return 2 * kept + layer.state_elements * (2 if said in ("bfloat16", "float16") else 4)
-
-
-@lru_cache(maxsize=64)
-def _kernels(model: Model) -> dict[int, int]:
-    """Layer → width of its convolution, where what transformers keeps of it is that many inputs."""
-    return {
-        tensor.layer: tensor.shape[-1]
-        for tensor in model.architecture.tensors
-        if tensor.layer is not None and len(tensor.shape) == 2 and tensor.role.startswith(("ssm_conv1d", "shortconv.conv"))
-    }
 
 
 # --- pools ------------------------------------------------------------------------------------------------------------
@@ -252,7 +184,7 @@ def _need(p: _Prepared, context: int, sequences: int) -> _Pools:
     return _Pools(whole * sequences, held * sequences + min(context, p.settings.chunk), p.settings.slots * sequences)
 
 
-def _left(p: _Prepared, cells: _Cells, need: _Pools) -> int:
+def _left(p: _Prepared, cells: Cells, need: _Pools) -> int:
     """Bytes the requests leave of the pool that is scarcest; negative by what is missing."""
     if p.budget <= 0:
         return p.budget - 1
@@ -315,7 +247,7 @@ def _without_gpu(p: _Prepared, need: _Pools) -> tuple[tuple[Term, ...], ...]:
 
 def _figures(p: _Prepared, work: Work) -> dict[str, Any]:
     s, length = p.settings, p.settings.max_model_len or work.context
-    cells = max((rank.cells for rank in p.ranks), key=lambda c: c.full + c.windowed, default=_Cells(0, 0, 0))
+    cells = max((rank.cells for rank in p.ranks), key=lambda c: c.full + c.windowed, default=Cells(0, 0, 0))
     known = bool(p.ranks and p.ranks[0].device)
     held = _concurrency(p, length)
     runtime = max((rank.runtime.bytes for rank in p.ranks), default=0)
