@@ -15,7 +15,7 @@ from vram_plan_data import ROOT
 from ..errors import UnknownNameError, UsageError
 from ..models.architecture import Architecture, Tensor
 from .gguf_inventory import as_gguf, gguf_facts
-from .mixes import mix_bits, mix_types
+from .mixes import GgufFacts, mix_bits, mix_types
 from .scheme import Scheme, apply_scheme
 from .storage import is_scheme_key, storage_bits_per_weight, storage_bytes
 
@@ -146,11 +146,18 @@ def for_engine(format: Format, engine: str) -> Format:
     return replace(format, family="gguf", note=f"a GGUF of {format.name}: matrices so, norms and vectors in fp32") if gguf else format
 
 
+@lru_cache(maxsize=64)
+def _gguf(architecture: Architecture) -> tuple[tuple[Tensor, ...], GgufFacts]:
+    """A model's 16-bit GGUF and what mixes ask of it: the same for every mix."""
+    tensors = as_gguf(architecture)
+    return tensors, gguf_facts(architecture, tensors)
+
+
 def apply_format(architecture: Architecture, format: Format) -> tuple[Tensor, ...]:
     """A model's weights in a format. A GGUF leaves vision and audio towers out: they are a file of their own."""
     if format.family == "gguf":
-        tensors = as_gguf(architecture)
-        return mix_types(tensors, format.name, gguf_facts(architecture, tensors))
+        tensors, facts = _gguf(architecture)
+        return mix_types(tensors, format.name, facts)
     if format.family == "dtype":
         return tuple(Tensor(t.role, t.layer, t.shape, t.experts, format.stored_as, t.part) for t in architecture.tensors)
     return apply_scheme(architecture.tensors, Scheme.plain(format.name, format.stored_as))
