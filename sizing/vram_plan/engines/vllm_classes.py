@@ -21,7 +21,7 @@ class VllmClass:
 
     `embedding` and `head` say which pipeline stages allocate them: `every`, `first+last` (the last only where tied) or
     `last`. `tower` says what tensor parallelism does not cut: the vision tower (`whole`; `divides`: where its heads do
-    not divide), its `projector`, the `mlp`; `feature`: its layers after the one that is read are not built. `router`: `fp32`,
+    not divide), its `attention` and its `projector`, the text model's `mlp`; `feature`: its layers after the one that is read are not built. `router`: `fp32`,
     `quantised` (by a scheme without exceptions), `bias` (a correction bias per expert). `rope`: `none`, `fp32` tables,
     `local` (sliding layers have a table of their own), `mrope1` (no room for long videos), `vision` (a table for the
     tower), `indexer` (one for the sparse indexer), and small buffers (`vllm_ropes`). `until` is the last version that
@@ -33,7 +33,7 @@ class VllmClass:
     embedding: str
     head: str
     pipeline: bool
-    tower: str
+    tower: frozenset[str]
     router: frozenset[str]
     rope: frozenset[str]
     until: str
@@ -41,7 +41,7 @@ class VllmClass:
 
 
 #: vLLM's Transformers back end (model_executor/models/transformers): its rope keeps no table.
-_TRANSFORMERS: Final = VllmClass("", "", "first+last", "last", True, "", frozenset(), frozenset(("none",)), "", native=False)
+_TRANSFORMERS: Final = VllmClass("", "", "first+last", "last", True, frozenset(), frozenset(), frozenset(("none",)), "", native=False)
 
 
 @lru_cache(maxsize=1)
@@ -50,10 +50,9 @@ def _rows() -> dict[str, VllmClass]:
     found = {}
     with (ROOT / "vllm_classes.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            words = frozenset(row["router"].split()), frozenset(row["rope"].split())
-            value = VllmClass(
-                row["architecture"], row["text"], row["embedding"], row["head"], row["pipeline"] != "no", row["tower"], *words, row["until"]
-            )
+            words = (frozenset(row[name].split()) for name in ("tower", "router", "rope"))
+            plain = row["architecture"], row["text"], row["embedding"], row["head"]
+            value = VllmClass(*plain, row["pipeline"] != "no", *words, row["until"])
             for name in (row["architecture"], *row["model_types"].split()):
                 found.setdefault(name, value)
     return found

@@ -41,7 +41,7 @@ def _without_exceptions(tensor: Tensor, format: Format, kind: VllmClass) -> bool
     family = format.stored_as.split("-")[0]
     if tensor.role == "ffn_gate_inp":
         return "quantised" in kind.router and family in ("AWQ", "GPTQ")
-    if tensor.part not in ("vision", "projector") or family not in ("FP8T", "FP8C") or kind.tower in ("whole", "divides"):
+    if tensor.part not in ("vision", "projector") or family not in ("FP8T", "FP8C") or kind.tower & {"whole", "divides"}:
         return False
     siglip = "position_ids" in kind.rope and tensor.role.startswith("v.ffn_")
     return len(tensor.shape) == 2 and cut_of(tensor.role) != "whole" and not (siglip and any(n % 64 for n in tensor.shape))

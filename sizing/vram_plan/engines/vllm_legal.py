@@ -108,7 +108,7 @@ def _vision(model: Model, work: Work, tp: int) -> str | None:
     """Heads of a tower that is cut like the text model."""
     heads = vision_heads(model)
     kind = vllm_class(model)
-    cut = kind.tower in ("", "feature") and kind.native and any(t.part == "vision" for t in model.architecture.tensors)
+    cut = kind.tower <= {"feature"} and kind.native and any(t.part == "vision" for t in model.architecture.tensors)
     return f"the vision tower's {heads} heads are not divisible by tensor parallelism {tp}" if cut and heads and heads % tp else None
 
 

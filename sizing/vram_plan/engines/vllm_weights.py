@@ -129,14 +129,21 @@ def _held(
             continue
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
             continue
-        whole = tensor.part != "text" and (kind.tower == "whole" or (kind.tower == "divides" and vision_heads(model) % tp))
-        whole = whole or (kind.tower == "projector" and tensor.role.startswith("mm."))
-        uncut = kind.tower == "mlp" and tensor.role.startswith("ffn_")
-        own_tp = 1 if whole or uncut or (experts and tensor.experts) else tp
+        own_tp = 1 if _uncut(tensor, kind, model, tp) or (experts and tensor.experts) else tp
         shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
         if experts and tensor.experts:
             shape = (min(experts, shape[0]), *shape[1:])
         yield tensor, shape, _bytes(tensor, shape, kind, padding, stacks.get(tensor.layer, ""))
+
+
+def _uncut(tensor: Tensor, kind: VllmClass, model: Model, tp: int) -> bool:
+    """Whether every rank has the whole of a weight that another class would cut."""
+    if tensor.part == "text":
+        return "mlp" in kind.tower and tensor.role.startswith("ffn_")
+    if "whole" in kind.tower or ("divides" in kind.tower and vision_heads(model) % tp):
+        return True
+    starts = [start for word, start in (("projector", "mm."), ("attention", "v.attn_")) if word in kind.tower]
+    return tensor.role.startswith(tuple(starts))
 
 
 def _bytes(tensor: Tensor, shape: tuple[int, ...], kind: VllmClass, padding: tuple[int, int], stack: str) -> int:
@@ -166,7 +173,7 @@ def _unused_vision_layers(model: Model, kind: VllmClass) -> range:
     """LLaVA reads its tower before the last layers, which are not built (llava.py, `vision_feature_layer`)."""
     layer = (model.config or {}).get("vision_feature_layer")
     count = 1 + max((t.layer or 0 for t in model.architecture.tensors if t.part == "vision"), default=-1)
-    if kind.tower != "feature" or not isinstance(layer, int) or not -count <= layer < 0:
+    if "feature" not in kind.tower or not isinstance(layer, int) or not -count <= layer < 0:
         return range(0)
     return range(count + 1 + layer, count)
 
