@@ -11,7 +11,7 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines.vllm_cache import Group, Layout, cache_layout, largest_length
+from vram_plan.engines.vllm_cache import Group, Layout, cache_layout, grouped, largest_length
 from vram_plan.engines.vllm_specs import CacheSetup, Spec, checkpoint_cache
 from vram_plan.models.model import Model
 
@@ -88,6 +88,29 @@ def test_every_grid_case(folder: Path) -> None:
                 wrong.append((case["model"], case["tp"], case["kv"], length, tokens, got, (block_bytes, per_request, blocks, last)))
     assert not wrong[:5], f"{len(wrong)} wrong"
     assert len(CASES) > 700
+
+
+MIXES = [json.loads(line) for line in (DATA / "vllm_mixes.jsonl").read_text("utf-8").splitlines()][1:]
+
+
+def test_mixes_no_model_has() -> None:
+    """Layers of three kinds in numbers and widths drawn at random, grouped as vLLM's own code does."""
+    wrong = []
+    for mix in MIXES:
+        full, local = (16 * mix[f"{side}_heads"] * mix[f"{side}_width"] * 4 for side in ("full", "local"))
+        kind = "chunked" if mix["chunked"] else "sliding"
+        specs = [
+            *(Spec("full", i, 16, full, (mix["full_heads"], mix["full_width"])) for i in range(mix["full"])),
+            *(Spec(kind, i, 16, local, (mix["local_heads"], mix["local_width"]), mix["window"]) for i in range(mix["local"])),  # type: ignore[arg-type]
+            *(Spec("state", i, 16, full, (full - 64,), fixed=2) for i in range(mix["state"])),
+        ]
+        groups = grouped(specs)
+        got = (sorted(len(group.specs) for group in groups), max(group.page for group in groups))
+        blocks = [[length, tokens, sum(group.blocks(length, 2 * tokens) for group in groups)] for length, tokens, _ in mix["blocks"]]
+        if (*got, blocks) != (mix["sizes"], mix["block_bytes"], mix["blocks"]):
+            wrong.append((mix, got, blocks))
+    assert not wrong[:3], f"{len(wrong)} of {len(MIXES)} wrong"
+    assert len(MIXES) == 120
 
 
 def test_the_classic_block() -> None:

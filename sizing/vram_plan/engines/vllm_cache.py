@@ -14,7 +14,7 @@ from functools import lru_cache
 from ..models.model import Model
 from .vllm_specs import WHOLE, CacheSetup, Spec, layer_specs
 
-__all__ = ["Group", "Layout", "cache_layout", "largest_length"]
+__all__ = ["Group", "Layout", "cache_layout", "grouped", "largest_length"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +66,7 @@ def cache_layout(model: Model, setup: CacheSetup) -> Layout | None:
     specs = layer_specs(model, setup)
     if not specs:
         return None
-    groups = tuple(_groups(specs))
+    groups = tuple(grouped(specs))
     return Layout(
         groups,
         max(group.page for group in groups),
@@ -87,7 +87,7 @@ def largest_length(blocks: Callable[[int], int], limit: int, available: int) -> 
     return low
 
 
-def _groups(specs: list[Spec]) -> list[Group]:
+def grouped(specs: list[Spec]) -> list[Group]:
     """One group where all layers hold the same tokens; else groups of one kind and (padded) the same size."""
     if _uniform(specs):
         return [Group(tuple(specs))]
