@@ -191,6 +191,13 @@ def test_what_vllm_does_not_serve(name: str, gpu: str, words: str) -> None:
     assert words in (allocate(model, work, resolve(gpu).devices).refusal or "")
 
 
+def test_a_pipeline_stage_has_its_own_blocks() -> None:
+    plan = vp.plan("llama3-8b", engine="vllm", gpus="4x RTX 4090", pipeline_parallel=4)
+    assert plan.engine["bytes_per_block"] == 8 * 64 << 10
+    pools = [next(term.bytes for term in device.terms if term.name == "kv_cache") for device in plan.devices]
+    assert pools == [plan.engine["num_blocks"] * (8 * 64 << 10)] * 4
+
+
 def test_the_smallest_of_unequal_gpus_decides() -> None:
     both = vp.plan("llama3-8b", engine="vllm", gpus="RTX 3090 + RTX 4060 Ti 16GB", tensor_parallel=2)
     twice = vp.plan("llama3-8b", engine="vllm", gpus="2x RTX 4060 Ti 16GB", tensor_parallel=2)

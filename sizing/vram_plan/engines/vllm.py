@@ -250,11 +250,12 @@ def _pool_term(blocks: int, rank: _Rank, layout: Layout | None, basis: Basis) ->
 
 
 def _fixed_figures(ranks: tuple[_Rank, ...], s: Settings, layout: Layout | None) -> dict[str, Any]:
-    by_name = {term.name: term.bytes for term in min(ranks, key=lambda rank: rank.available).terms}
+    smallest = min(ranks, key=lambda rank: rank.available // max(rank.block_bytes, 1))
+    by_name = {term.name: term.bytes for term in smallest.terms}
     return {
         "gpu_memory_utilization": s.utilization,
         "block_size": layout.block_size if layout else None,
-        "bytes_per_block": layout.bytes_per_block if layout else None,
+        "bytes_per_block": smallest.block_bytes if layout else None,
         "max_num_seqs": s.sequences,
         "max_num_batched_tokens": s.tokens,
         "tensor_parallel": s.tp,
