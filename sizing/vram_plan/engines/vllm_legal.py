@@ -7,10 +7,12 @@ vocab_parallel_embedding.py, quantization/{auto_awq,auto_gptq,fp8}.py, compresse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
 
+from ..formats import Format
 from ..formats.storage import block_elements
 from ..models.architecture import Tensor
 from ..models.model import Model
@@ -27,24 +29,36 @@ _FP8_BLOCK: Final = 128
 _VERSION: Final = "0.32"
 
 
-@lru_cache(maxsize=2048)
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What of the work the rules hang on."""
+
+    format: Format
+    expert_parallel: bool
+    version: str
+
+
 def refusal(model: Model, work: Work, tp: int, pp: int) -> str | None:
     """Why vLLM would not start with this split, and what would be legal; None when it would."""
-    for problem in (_unsupported(model, work), _format(model, work), _stages(model, pp)):
-        if problem:
-            return problem
-    problem = _split(model, work, tp)
+    return _refusal(model, _Asked(work.format, work.expert_parallel, str(work.option("version") or _VERSION)), tp, pp)
+
+
+@lru_cache(maxsize=2048)
+def _refusal(model: Model, asked: _Asked, tp: int, pp: int) -> str | None:
+    problem = _unsupported(model, asked) or _checkpoint(model, asked) or _stages(model, pp)
+    if problem:
+        return problem
+    problem = _split(model, asked, tp)
     if problem is None:
         return None
-    legal = [str(size) for size in _SIZES if size != tp and _split(model, work, size) is None]
+    legal = [str(size) for size in _SIZES if size != tp and _split(model, asked, size) is None]
     return f"{problem}; tensor parallelism of {', '.join(legal)} would be" if legal else problem
 
 
-def _unsupported(model: Model, work: Work) -> str | None:
+def _unsupported(model: Model, asked: _Asked) -> str | None:
     """A class that was taken out, unless an older version was asked for."""
     until = vllm_class(model).until
-    version = str(work.option("version") or _VERSION)
-    if not until or _numbers(version) <= _numbers(until):
+    if not until or _numbers(asked.version) <= _numbers(until):
         return None
     return f"vLLM runs {model.architecture.name} up to version {until} only"
 
@@ -53,10 +67,10 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
-def _format(model: Model, work: Work) -> str | None:
+def _checkpoint(model: Model, asked: _Asked) -> str | None:
     """A checkpoint whose quantisation config vLLM does not take."""
     config = model.quantization
-    if work.format.name != model.stored_format or config is None or str(config.get("quant_method")).lower() != "gptq":
+    if asked.format.name != model.stored_format or config is None or str(config.get("quant_method")).lower() != "gptq":
         return None
     if "desc_act" not in config:
         return "the checkpoint's GPTQ config does not say desc_act, which vLLM asks for"
@@ -81,15 +95,15 @@ def _stages(model: Model, pp: int) -> str | None:
     return None
 
 
-def _split(model: Model, work: Work, tp: int) -> str | None:
+def _split(model: Model, asked: _Asked, tp: int) -> str | None:
     """What tensor parallelism of this size breaks first."""
     if tp == 1:
         return None
-    rules: tuple[Callable[[Model, Work, int], str | None], ...] = (_heads, _vocabulary, _vision, _widths, _groups)
-    return next((problem for rule in rules if (problem := rule(model, work, tp))), None)
+    rules: tuple[Callable[[Model, _Asked, int], str | None], ...] = (_heads, _vocabulary, _vision, _widths, _groups)
+    return next((problem for rule in rules if (problem := rule(model, asked, tp))), None)
 
 
-def _heads(model: Model, work: Work, tp: int) -> str | None:
+def _heads(model: Model, asked: _Asked, tp: int) -> str | None:
     heads = model.architecture.heads
     if heads and heads % tp:
         return f"{heads} attention heads are not divisible by tensor parallelism {tp}"
@@ -99,12 +113,12 @@ def _heads(model: Model, work: Work, tp: int) -> str | None:
     return None
 
 
-def _vocabulary(model: Model, work: Work, tp: int) -> str | None:
+def _vocabulary(model: Model, asked: _Asked, tp: int) -> str | None:
     padded = padded_vocab(model.architecture.vocab_size)
     return f"the padded vocabulary of {padded:,} is not divisible by tensor parallelism {tp}" if padded % tp else None
 
 
-def _vision(model: Model, work: Work, tp: int) -> str | None:
+def _vision(model: Model, asked: _Asked, tp: int) -> str | None:
     """Heads of a tower that is cut like the text model."""
     heads = vision_heads(model)
     kind = vllm_class(model)
@@ -112,21 +126,21 @@ def _vision(model: Model, work: Work, tp: int) -> str | None:
     return f"the vision tower's {heads} heads are not divisible by tensor parallelism {tp}" if cut and heads and heads % tp else None
 
 
-def _widths(model: Model, work: Work, tp: int) -> str | None:
+def _widths(model: Model, asked: _Asked, tp: int) -> str | None:
     """Matrices cut by columns, experts included, must come out whole."""
-    for tensor in _cut_by_columns(model, work):
-        if tensor.shape[-1] % tp and not (tensor.experts and work.expert_parallel):
+    for tensor in _cut_by_columns(model, asked):
+        if tensor.shape[-1] % tp and not (tensor.experts and asked.expert_parallel):
             return f"{tensor.role} has {tensor.shape[-1]:,} inputs, not divisible by tensor parallelism {tp}"
     return None
 
 
-def _groups(model: Model, work: Work, tp: int) -> str | None:
+def _groups(model: Model, asked: _Asked, tp: int) -> str | None:
     """Quantised matrices cut by columns must be cut between groups or blocks; some layouts can make them smaller."""
-    for tensor in _cut_by_columns(model, work):
+    for tensor in _cut_by_columns(model, asked):
         family = tensor.stored_as.split("-")[0]
         local = tensor.shape[-1] // tp
         if tensor.experts:
-            problem = not work.expert_parallel and family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
+            problem = not asked.expert_parallel and family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
         elif family in ("AWQ", "GPTQ", "CT", "CTZ"):
             problem = bool(local % max(block_elements(tensor.stored_as), 1))
         else:
@@ -136,7 +150,7 @@ def _groups(model: Model, work: Work, tp: int) -> str | None:
     return None
 
 
-def _cut_by_columns(model: Model, work: Work) -> Iterator[Tensor]:
+def _cut_by_columns(model: Model, asked: _Asked) -> Iterator[Tensor]:
     """One matrix of each role and shape that `RowParallelLinear` cuts."""
-    found = {(t.role, t.shape[-1], t.stored_as): t for t in vllm_tensors(model, work.format) if t.part == "text" and len(t.shape) > 1}
+    found = {(t.role, t.shape[-1], t.stored_as): t for t in vllm_tensors(model, asked.format) if t.part == "text" and len(t.shape) > 1}
     return (t for t in found.values() if cut_of(t.role) == "columns")

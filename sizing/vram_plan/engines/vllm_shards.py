@@ -58,7 +58,7 @@ class LayerHeads:
             return rows // tp
         inner_parts = 2 if rows >= 2 * self.inner else 1
         dt = self.mamba_heads if inner_parts == 2 else 0
-        state = (rows - inner_parts * self.inner - dt) // self.groups
+        state = max(rows - inner_parts * self.inner - dt, 0) // self.groups
         groups = self.groups // tp if self.groups % tp == 0 else 1
         return (inner_parts * self.inner + dt) // tp + state * groups
 
