@@ -196,12 +196,18 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
     kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.parallel
     if kv:
         terms.append(Term("kv_cache", kv, a.basis, f"cache of {len(away)} layers left in host memory", "kv_cache"))
-    windows = {layer.window for layer in cache_layers(run.model.architecture) if layer.kv_heads}
-    masks = sum(c.ring(window) for window in windows) * (2 if c.flash else 4)
-    compute = c.tokens * (8 * a.hidden_size + masks)
-    terms.append(Term("compute", compute, a.basis, f"embeddings and masks of {c.tokens} tokens, copied to the GPU each batch", "compute"))
+    terms.append(Term("compute", _host_compute(run), a.basis, f"one batch of {c.tokens} tokens, as far as the CPU holds it", "compute"))
     terms.append(Term("output", 4 * a.vocab_size * c.parallel, a.basis, "logits handed back, one row a sequence", "compute"))
     return tuple(terms)
+
+
+def _host_compute(run: Run) -> int:
+    """The CPU's buffer: embeddings and masks that are copied to the GPU, or the whole graph where nothing is on one."""
+    c, a = run.context, run.model.architecture
+    if set(run.placement.homes) == {HOST} and run.placement.output == HOST:
+        return compute_bytes(run.model, c, (0, a.layers), last=True, host=True)
+    windows = {layer.window for layer in cache_layers(a) if layer.kv_heads}
+    return c.tokens * (8 * a.hidden_size + sum(c.ring(window) for window in windows) * (2 if c.flash else 4))
 
 
 def _figures(run: Run) -> Mapping[str, Any]:

@@ -19,27 +19,35 @@ __all__ = ["compute_bytes"]
 
 
 def compute_bytes(
-    model: Model, context: Context, layers: tuple[int, int], *, last: bool, copies: int = 1, visiting: tuple[tuple[str, int], ...] = ()
+    model: Model,
+    context: Context,
+    layers: tuple[int, int],
+    *,
+    last: bool,
+    copies: int = 1,
+    visiting: tuple[tuple[str, int], ...] = (),
+    host: bool = False,
 ) -> int:
     """Bytes of the buffer for layers `layers[0]` to `layers[1]` (excluded) of a model; with `last` the logits as well.
 
-    `copies` is 4 where llama.cpp runs several GPUs as a pipeline; `visiting` are weights copied in (role, bytes).
+    `copies` is 4 where llama.cpp runs several GPUs as a pipeline; `visiting` are weights copied in (role, bytes);
+    `host` is the CPU's own buffer where all runs there.
     Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
     """
     context = replace(context, parallel=1 << (context.parallel - 1).bit_length())
     low = max(1 << (context.length.bit_length() - 1), CELLS)
-    floor = _peak(model, replace(context, length=low), layers, last, copies, visiting)
+    floor = _peak(model, replace(context, length=low), layers, last, copies, visiting, host)
     if low == context.length:
         return floor
-    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies, visiting)
+    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies, visiting, host)
     return floor + (ceiling - floor) * (context.length - low) // low
 
 
 @lru_cache(maxsize=8192)
 def _peak(
-    model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int, visiting: tuple[tuple[str, int], ...]
+    model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int, visiting: tuple[tuple[str, int], ...], host: bool
 ) -> int:
     tape = Tape()
     chosen = shortened(layers_of(model.architecture)[layers[0] : layers[1]])
-    Recorder(model.architecture, context, tape, copies, dict(visiting)).whole(chosen, first=not layers[0], last=last)
+    Recorder(model.architecture, context, tape, copies, dict(visiting), host).whole(chosen, first=not layers[0], last=last)
     return tape.peak()

@@ -20,10 +20,10 @@ class Recorder:
     """Records the nodes of a batch of `context.tokens` tokens on a tape. Node sizes are in bytes, widths in elements."""
 
     def __init__(
-        self, a: Architecture, context: Context, tape: Tape, copies: int = 1, visiting: Mapping[str, int] | None = None
+        self, a: Architecture, context: Context, tape: Tape, copies: int = 1, visiting: Mapping[str, int] | None = None, host: bool = False
     ) -> None:
         self.a, self.context, self.tape = a, context, tape
-        self.tokens, self.copies, self.visiting = context.tokens, copies, visiting or {}
+        self.tokens, self.copies, self.visiting, self.host = context.tokens, copies, visiting or {}, host
         self.windowed = any(layer.window for layer in cache_layers(a))
         self.turned = is_rotary(a)
         self.masks: dict[int, int] = {}
@@ -48,8 +48,8 @@ class Recorder:
         found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
         return self.add(self.recurrent(layer, x), found) if layer.state is not None else found
 
-    def add(self, a: int, b: int, width: int = 0) -> int:
-        return self.fp32(width or self.a.hidden_size, a, b, over=(a, b))
+    def add(self, a: int, b: int) -> int:
+        return self.fp32(self.a.hidden_size, a, b, over=(a, b))
 
     def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
         """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
@@ -59,6 +59,8 @@ class Recorder:
     def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         c, embedded = self.context, -1
+        if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
+            embedded, _ = self.given(4 * self.tokens), self.given(4 * self.a.hidden_size * self.tokens)
         if not first:  # the last sum of the layer before is made here
             row = 4 * self.a.hidden_size * self.tokens
             parts = self.given(row), self.given(row)
@@ -82,7 +84,7 @@ class Recorder:
                 element = 4 if c.mask_cast or not c.flash else 2
                 self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
         self.chosen = self.given(4 * c.outputs) if last else -1
-        return embedded
+        return self.fp32(self.a.hidden_size, embedded) if self.host else embedded
 
     def weight(self, role: str) -> tuple[int, ...]:
         """A weight that is copied in from host memory for the one node that reads it."""
