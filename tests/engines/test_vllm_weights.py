@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -226,3 +227,31 @@ def test_every_class_row_is_whole() -> None:
 def test_an_architecture_without_a_class_runs_on_transformers_code() -> None:
     assert not vllm_class(vp.load("HuggingFaceTB/SmolLM3-3B", offline=True)).native
     assert vllm_class(vp.load("llama3-8b", offline=True)).native
+
+
+ODD = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8), lambda inner: st.lists(inner, max_size=3), max_leaves=4
+)
+KEYS = (
+    "architectures", "model_type", "max_position_embeddings", "rope_scaling", "rope_parameters", "partial_rotary_factor", "rotary_dim",
+    "qk_rope_head_dim", "vision_config", "text_config", "n_groups", "mamba_n_groups", "index_topk", "vision_feature_layer", "topk_method",
+    "hidden_size_per_layer_input", "kv_channels", "seq_length", "n_positions", "position_embedding_type",
+)  # fmt: skip
+INNER_KEYS = ("rope_type", "factor", "original_max_position_embeddings", "mrope_section", "hidden_size", "num_heads", "rope_dim")
+INNER = st.dictionaries(st.sampled_from(INNER_KEYS), ODD)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    name=st.sampled_from(("google/gemma-3-27b-it", "deepseek-ai/DeepSeek-V3", "nvidia/NVIDIA-Nemotron-3-Nano-30B-A3B-BF16")),
+    odd=st.dictionaries(st.sampled_from(KEYS), ODD | INNER, max_size=4),
+    tp=st.integers(1, 9),
+    pp=st.integers(1, 3),
+)
+def test_an_odd_config_still_gets_an_answer(name: str, odd: dict[str, Any], tp: int, pp: int) -> None:
+    known = vp.load(name, offline=True)
+    found = replace(known, config={**(known.config or {}), **odd})
+    got = rank_weights(found, work(found), tp, pp, tp - 1, pp - 1)
+    assert got.parameter_bytes > 0
+    assert got.buffer_bytes >= 0
+    assert refusal(found, work(found), tp, pp) != ""

@@ -129,9 +129,9 @@ def _held(
             continue
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
             continue
-        own_tp = 1 if _uncut(tensor, kind, model, tp) or (experts and tensor.experts) else tp
+        own_tp = 1 if _uncut(tensor, kind, model, tp) or (experts and tensor.experts > 1) else tp
         shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
-        if experts and tensor.experts:
+        if experts and tensor.experts > 1:
             shape = (min(experts, shape[0]), *shape[1:])
         yield tensor, shape, _bytes(tensor, shape, kind, padding, stacks.get(tensor.layer, ""))
 
