@@ -68,6 +68,16 @@ def test_machines_are_counted_where_no_count_was_given() -> None:
         machines_to_try(" ; ")
 
 
+def test_this_machines_gpus_are_a_machine_or_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    from vram_plan.hardware import Detection
+
+    monkeypatch.setattr("vram_plan.hardware.local_devices", lambda: Detection(reason="no GPU found here", local=True))
+    with pytest.raises(vp.HardwareError):
+        machines_to_try("local")
+    monkeypatch.setattr("vram_plan.hardware.local_devices", lambda: Detection(machines_to_try("1x RTX 4090")[0], local=True))
+    assert [machine[0].name for machine in machines_to_try("local")] == ["NVIDIA GeForce RTX 4090"]
+
+
 def test_splits_use_every_gpu() -> None:
     assert list(splits("vllm", 8)) == [(8, 1), (4, 2), (2, 4), (1, 8)]
     assert list(splits("llama.cpp", 8)) == [(1, 1)]

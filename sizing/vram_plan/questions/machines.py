@@ -9,7 +9,7 @@ from functools import lru_cache
 from typing import Final
 
 from ..errors import UsageError
-from ..hardware import Device, GpuSpec, common_gpus, device_of, local_devices
+from ..hardware import Device, GpuSpec, common_gpus, device_of, resolve
 from ..hardware.parse import parse_gpus
 
 __all__ = ["machines_to_try", "splits"]
@@ -24,7 +24,7 @@ _ONE: Final = re.compile(r"\s*1\s*[x×*]")
 def machines_to_try(gpus: str | Sequence[str] | None) -> tuple[tuple[Device, ...], ...]:
     """`RTX 4090; 2x RTX 3090; H100` or a list: a card without a count is tried 1, 2, 4 and 8 times; None: the common cards.
 
-    Raises UsageError and UnknownNameError.
+    Raises UsageError, UnknownNameError, and HardwareError for "local" where there is no GPU.
     """
     if gpus is None:
         return tuple(_times(device_of(spec), count) for spec in common_gpus() for count in _counts(spec))
@@ -39,7 +39,7 @@ def machines_to_try(gpus: str | Sequence[str] | None) -> tuple[tuple[Device, ...
 
 def _machines(text: str) -> list[tuple[Device, ...]]:
     if text.strip().lower() == "local":
-        return [local_devices().devices] if local_devices().devices else []
+        return [resolve("local").devices]
     devices = parse_gpus(text).devices
     spec = devices[0].spec
     if len(devices) > 1 or spec is None or _ONE.match(text):
