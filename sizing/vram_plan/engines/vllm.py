@@ -23,6 +23,7 @@ from .vllm_budget import (
     capability,
     context_bytes,
     graph_bytes,
+    linked,
     non_torch_bytes,
 )
 from .vllm_cache import Layout, cache_layout, largest_length
@@ -226,14 +227,15 @@ def _rank(
     non_torch = non_torch_bytes(model, s.profile, device, s.tp)
     graphs = graph_bytes(model, device, sequences=s.sequences, layers=stages[stage], tokens=s.tokens, eager=s.eager)
     basis: Basis = "fallback" if model.basis == "fallback" else "formula"
+    logged: Basis = "measured" if s.tp == 1 or linked(device) else "fallback"  # no log of several cards without NVLink
     terms = (
         Term("weights", weights.parameter_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
         Term("buffers", weights.buffer_bytes, basis, weights.buffer_why or "rope tables", "weights"),
         Term("allocator", weights.extra_bytes, basis, weights.extra_why, "weights"),
         Term("activation", activation, basis, why, "compute"),
-        Term("non_torch", non_torch, "measured", f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs", "runtime"),
-        Term("cuda_graphs", graphs, "measured", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
-        Term("context", context_bytes(device, s.tp * s.pp), "measured", "held before vLLM measures: outside its share", "runtime"),
+        Term("non_torch", non_torch, logged, f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs", "runtime"),
+        Term("cuda_graphs", graphs, "fallback", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
+        Term("context", context_bytes(device, s.tp * s.pp), "fallback", "held before vLLM measures: outside its share; typical figures", "runtime"),
     )
     fixed = weights.total + activation + non_torch + (graphs if s.profile.graphs_in_budget else 0)
     asked = int(device.usable * s.utilization) if device else 0

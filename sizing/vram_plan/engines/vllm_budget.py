@@ -23,7 +23,7 @@ __all__ = [
     "batch_defaults",
     "capability",
     "context_bytes",
-    "graph_bytes",
+    "graph_bytes", "linked",
     "non_torch_bytes",
     "profile_of",
 ]
@@ -164,7 +164,7 @@ def _multiprocessors(device: Device | None) -> int:
     return int(next((count for part, count in row["names"].items() if part.lower() in name), row["usual"]))
 
 
-def _linked(device: Device | None) -> bool:
+def linked(device: Device | None) -> bool:
     """Whether NCCL and the fused all-reduce find NVLink: data-centre cards from Hopper on."""
     return capability(device) in (9, 10)
 
@@ -177,14 +177,14 @@ def capability(device: Device | None) -> int:
 
 def non_torch_bytes(model: Model, profile: Profile, device: Device | None, tp: int) -> int:
     """What the driver, NCCL and the all-reduce's workspaces take between start and the end of the profile (logged)."""
-    row = profile.non_torch_mib if _linked(device) else profile.non_torch_plain_mib
+    row = profile.non_torch_mib if linked(device) else profile.non_torch_plain_mib
     extra: int = sum(e["non_torch_mib"] for e in _table()["extra"] if e["family"] == model.architecture.family)
     return (row[0 if tp == 1 else 1 if tp == 2 else 2] + extra) * MIB
 
 
 def context_bytes(device: Device | None, ranks: int) -> int:
     """What the process holds before vLLM takes its measure: outside the budget (logged)."""
-    return _CONTEXT[(0 if _linked(device) else 2) + (ranks > 1)]
+    return _CONTEXT[(0 if linked(device) else 2) + (ranks > 1)]
 
 
 def graph_bytes(model: Model, device: Device | None, *, sequences: int, layers: int, tokens: int, eager: bool) -> int:
@@ -193,5 +193,5 @@ def graph_bytes(model: Model, device: Device | None, *, sequences: int, layers: 
         return 0
     largest = min(2 * sequences, 512, tokens)
     share = sum(size <= largest for size in CAPTURE_SIZES) / len(CAPTURE_SIZES)
-    per_layer = _GRAPH_BYTES[0 if _linked(device) else 1] * (_GRAPH_EXPERTS if model.architecture.experts else 1)
+    per_layer = _GRAPH_BYTES[0 if linked(device) else 1] * (_GRAPH_EXPERTS if model.architecture.experts else 1)
     return int(layers * per_layer * share)
