@@ -18,8 +18,8 @@ What to take from it:
 - One GPU of a class (a single Strix Halo among discrete AMD cards, two GPUs of servers) makes leaving it out a test of another
   class's constants: those lines are upper bounds, and the class's own constants are used once it is in the table.
 - Prefill depends on the kernels of the day: the same GPU moved by 70 % between two builds of llama.cpp. Take it as a range.
-- Several sequences at once in llama.cpp (its own batched benchmark) are not predicted: 2 to 110 % off. A server's time to first
-  token under load is queueing, and not predicted either; what is given is of an idle server.
+- Several sequences at once in llama.cpp are a rough sum: measured on two machines at half to 1.4 times the estimate, and that is
+  the range given. A server's time to first token under load is queueing, and not predicted; what is given is of an idle server.
 - Offloading to host memory, PCIe, and transformers rest on assumed constants (`assumed` in speed_constants.json), not on a fit.
 """
 

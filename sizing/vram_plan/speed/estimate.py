@@ -112,17 +112,24 @@ def _answer(setting: Setting, work: Work, host: Host) -> tuple[float, Host, floa
 
 
 def _llama_step(setting: Setting, sequences: int, history: float, host: Host, between: float) -> Step:
-    """Layers one device after another: each GPU reads its share in turn, and each further one costs a hop."""
-    weights = kv = overhead = 0.0
+    """Layers one device after another: each GPU reads its share in turn, and each further one costs a hop.
+
+    Beyond one sequence the arithmetic of the others is added as a prompt's: a rough sum, with its own wide range.
+    """
+    weights = kv = compute = overhead = 0.0
     for gpu in setting.gpus:
         terms = decode_terms(gpu.decode, decode_pieces(setting.reads, gpu.rates, history, sequences, *setting.element_bytes))
         weights += terms.weights_s * gpu.share
         kv += terms.kv_s * gpu.share
         overhead += terms.overhead_s * gpu.share
+        if sequences > 1:
+            together = prefill_terms(gpu.prefill, prefill_pieces(setting.reads, gpu.rates, sequences, int(history), sequences))
+            compute += together.compute_s * gpu.share * (sequences - 1) / sequences
     if host.read:
         weights *= max(0.0, 1.0 - host.read / setting.reads.weight_bytes(sequences))
     hops = (len(setting.gpus) - 1) * assumed("hop_s")
-    return Step(weights, kv, 0.0, overhead, hops, host.read / assumed("host_bandwidth_bytes_per_s"), 0.0, setting.gpus[-1].decode.spread)
+    spread = Spread(assumed("several_low"), assumed("several_high")) if sequences > 1 else setting.gpus[-1].decode.spread
+    return Step(weights, kv, compute, overhead, hops, host.read / assumed("host_bandwidth_bytes_per_s"), 0.0, spread)
 
 
 def _server_step(setting: Setting, sequences: int, history: float, host: Host, between: float) -> Step:
@@ -149,8 +156,20 @@ def _prefill(setting: Setting, prompt: int, host: Host) -> Step:
         compute += terms.compute_s * gpu.share
         weights += terms.weights_s * gpu.share
         overhead += terms.overhead_s * gpu.share
+    if len(setting.gpus) > 1:
+        whole = _in_turn(setting, prompt)
+        compute, weights, overhead = compute * whole, weights * whole, overhead * whole
     copies = -(-prompt // setting.ubatch) * host.held / assumed("pcie_bytes_per_s")
     return Step(weights, 0.0, compute, overhead, 0.0, copies, 0.0, setting.gpus[-1].prefill.spread)
+
+
+def _in_turn(setting: Setting, prompt: int) -> float:
+    """What is left of a prompt's time when GPUs of a layer split work on different micro-batches at once.
+
+    llama.cpp keeps up to four micro-batches of a batch under way on CUDA (ggml GGML_SCHED_MAX_COPIES, `pipeline parallelism`).
+    """
+    runs, stages = -(-prompt // setting.ubatch), min(len(setting.gpus), 4)
+    return (runs + stages - 1) / (stages * runs) * (1 + assumed("pipeline_loss") * (1 - 1 / runs))
 
 
 def _server_prefill(setting: Setting, prompt: int, host: Host) -> Step:

@@ -50,7 +50,7 @@ def sweep(model: Model, work: Work, devices: tuple[Device, ...], most: int = 256
     knee = next(load.sequences for load in loads if load.tokens_per_s >= KNEE_SHARE * best)
     note = "decode alone: prompts computed in between and waiting in a queue come on top"
     if work.engine in ("llama.cpp", "ollama"):
-        note += "; llama.cpp's own rate with several sequences was measured 2 to 110 % away from such sums"
+        note += "; llama.cpp's own rate with several sequences was measured at half to 1.4 times such sums"
     return Sweep(tuple(loads), knee, note)
 
 
