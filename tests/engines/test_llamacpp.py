@@ -236,3 +236,8 @@ def test_the_reasons_name_this_models_numbers() -> None:
     assert "1,024" in why["kv_cache"] and "16,384 cells" in why["kv_cache"]
     assert "second time" in why["weights"]
     assert any("-c 32768 -np 2" in note.text for note in found.notes)
+
+
+@pytest.mark.parametrize("name", ["falcon-mamba-7b", "kimi-k3", "deepseek-v4-flash", "glm-5"])
+def test_layers_nobody_measured_are_laid_out_all_the_same(name: str) -> None:
+    assert plan(name, context=4096, kv_type="q8_0", sequences=3).memory.compute > 0

@@ -51,7 +51,7 @@ def write_model(folder: Path, kind: str) -> Path:
     tensors = {}
     for tensor in weights_of(model, for_engine(find_format("F16"), "llama.cpp")).tensors:
         role, shape = tensor.role, tensor.shape
-        name, _, bias = role.partition(".bias")
+        name = role.removesuffix(".bias")
         if arch == "granitehybrid" and name in (*_BARE, "ssm_norm"):
             shape = (*shape, 1) if name in _BARE else (1, *shape)
         if arch == "qwen3next":

@@ -46,7 +46,7 @@ class Recorder:
         if cache is None:
             return self.recurrent(layer, x)
         found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
-        return self.add(self.recurrent(layer, x), found) if layer.state is not None else found
+        return self.add(self.recurrent(layer, x), found) if "ssm_in" in layer.shapes else found
 
     def add(self, a: int, b: int) -> int:
         return self.fp32(self.a.hidden_size, a, b, over=(a, b))
@@ -192,13 +192,13 @@ class Recorder:
         return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
 
     def recurrent(self, layer: Layer, x: int) -> int:
-        if layer.state is None:
-            return x
         if "shortconv.conv" in layer.shapes:
             return self.short_convolution(layer, x)
         if layer.is_delta_net:
             return self.delta_net(layer, x)
-        return self.mamba(layer, x)
+        if "ssm_in" in layer.shapes:
+            return self.mamba(layer, x)
+        return self.fp32(self.a.hidden_size, self.fp32(layer.columns("attn_output", "time_mix_output") or self.a.hidden_size, x))
 
     def convolved(self, layer: Layer, x: int, state: int = 0) -> tuple[int, int]:
         """A causal convolution: the last inputs of every sequence before the batch, all of it laid out channel first.

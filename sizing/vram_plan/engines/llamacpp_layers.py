@@ -79,7 +79,7 @@ class Layer:
 
     @property
     def is_delta_net(self) -> bool:
-        return self.state is not None and "attn_qkv" in self.shapes
+        return self.state is not None and "attn_qkv" in self.shapes and "ssm_a" in self.shapes
 
     @property
     def reshapes_result(self) -> bool:

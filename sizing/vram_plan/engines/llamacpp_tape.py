@@ -57,7 +57,7 @@ class Tape:
         free = _FreeBlocks()
         for number, (size, reads, over) in enumerate(self._nodes):
             if size is not None:
-                old = next((node for node in over if readers[node] == 1 and node in place), None)
+                old = next((node for node in over if readers[node] == 1 and node in place and place[node][1] >= size), None)
                 place[number] = (free.take(size), size) if old is None else free.shrink(*place.pop(old), size)
             for node in reads:
                 readers[node] -= 1
