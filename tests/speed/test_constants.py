@@ -81,7 +81,7 @@ def test_gpus_left_out_of_the_fit_are_estimated(name: str, mid: float, ninth: fl
     row: dict[str, Any] = next(row for row in table()["accuracy"] if row["class"] == name)
     assert row["median"] <= mid
     assert row["p90"] <= ninth
-    assert 0.8 <= row["inside"] <= 0.97
+    assert 0.8 <= row["inside"] <= (1.0 if "mixtures" in name else 0.95)  # a mixture's range is at least the dense models'
     assert row["naive_median"] is None or row["naive_median"] > 3 * row["median"]
 
 
