@@ -9,7 +9,9 @@ GIB = 2**30
 
 
 def card(free: int, used: int = 0, processes: tuple[Process, ...] = (), **more: object) -> Detection:
-    device = Device("NVIDIA GeForce RTX 4060", 0, 8 * GIB, 7 * GIB, free, used_by_others=used, processes=processes, basis="measured", **more)
+    device = Device(
+        "NVIDIA GeForce RTX 4060", 0, 8 * GIB, 7 * GIB, free, used_by_others=used, processes=processes, basis="measured", **more
+    )
     return Detection((device,), local=True)
 
 

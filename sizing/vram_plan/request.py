@@ -52,7 +52,9 @@ def make_work(
     kv_v = engine_cache_type(name, kv_type_v or kv_type or module.DEFAULT_KV)
     split = _count(tensor_parallel or 1, "tensor parallelism") * _count(pipeline_parallel or 1, "pipeline parallelism")
     if 0 < device_count < split:
-        raise UsageError(f"a split over {split} GPUs was asked for, and {device_count} given", "lower --tp and --pp, or name more GPUs with --gpu")
+        raise UsageError(
+            f"a split over {split} GPUs was asked for, and {device_count} given", "lower --tp and --pp, or name more GPUs with --gpu"
+        )
     work = Work(
         engine=name,
         format=format,

@@ -117,7 +117,13 @@ def test_a_family_of_many_is_not_guessed_at() -> None:
 
 @pytest.mark.parametrize(
     ("tag", "quant"),
-    [("llama3:8b", "Q4_0"), ("llama3.1:8b", "Q4_K_M"), ("deepseek-r1:671b", "Q4_K_M"), ("gpt-oss:20b", "MXFP4_MOE"), ("qwen3:8b-q8_0", "Q8_0")],
+    [
+        ("llama3:8b", "Q4_0"),
+        ("llama3.1:8b", "Q4_K_M"),
+        ("deepseek-r1:671b", "Q4_K_M"),
+        ("gpt-oss:20b", "MXFP4_MOE"),
+        ("qwen3:8b-q8_0", "Q8_0"),
+    ],
 )
 def test_an_ollama_tag_is_the_file_ollama_would_pull(tag: str, quant: str) -> None:
     plan = vp.plan(tag, gpus="8GB")

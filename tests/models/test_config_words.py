@@ -6,7 +6,6 @@ import json
 from pathlib import Path
 
 import pytest
-
 import vram_plan as vp
 
 LLAMA = {

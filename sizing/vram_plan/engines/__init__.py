@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from difflib import get_close_matches
-from functools import lru_cache
+from functools import cache
 from importlib import import_module
 from typing import Final, cast
 
@@ -47,7 +47,7 @@ def engine_cache_type(engine: str, text: str) -> str:
     return name
 
 
-@lru_cache(maxsize=None)
+@cache
 def engine_module(name: str) -> Engine:
     """The module with an engine's rules."""
     return cast(Engine, import_module(f".{ENGINES[name]}", __name__))

@@ -235,7 +235,7 @@ def _rank(
         Term("activation", activation, basis, why, "compute"),
         Term("non_torch", non_torch, logged, f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs", "runtime"),
         Term("cuda_graphs", graphs, "fallback", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
-        Term("context", context_bytes(device, s.tp * s.pp), "fallback", "held before vLLM measures: outside its share; typical figures", "runtime"),
+        Term("context", context_bytes(device, s.tp * s.pp), "fallback", "typical: held before vLLM measures, outside its share", "runtime"),
     )
     fixed = weights.total + activation + non_torch + (graphs if s.profile.graphs_in_budget else 0)
     asked = int(device.usable * s.utilization) if device else 0

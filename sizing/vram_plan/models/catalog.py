@@ -64,7 +64,7 @@ class CatalogRow:
 
 def short_name(model_id: str) -> str:
     """The name people type: `meta-llama/Meta-Llama-3-8B` → `llama3-8b`."""
-    chunks = [c for c in model_id.rsplit("/", 1)[-1].lower().replace("_", "-").split("-") if c not in _VARIANT]
+    chunks = [c for c in model_id.rsplit("/", 1)[-1].lower().replace("_", "-").split("-") if c not in _VARIANT or c == "mlx"]
     name = ""
     for chunk in chunks:
         stick = not name or (re.fullmatch(r"\d(\.\d+)?", chunk) and name[-1].isalpha() and "-" not in name)

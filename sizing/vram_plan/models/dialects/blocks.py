@@ -92,10 +92,14 @@ def read_shape(c: Config, **defaults: int) -> Shape:
         layers=c.integer("num_hidden_layers", "n_layer", "n_layers", "num_layers", high=MAX_LAYERS, **default("layers")),
         heads=heads,
         kv_heads=c.integer("num_key_value_heads", "num_kv_heads", "n_head_kv", default=defaults.get("kv_heads", heads), high=65536),
-        head_dim=c.integer("head_dim", "attention_head_dim", "kv_channels", default=defaults.get("head_dim", max(hidden // heads, 1)), high=65536),
+        head_dim=c.integer(
+            "head_dim", "attention_head_dim", "kv_channels", default=defaults.get("head_dim", max(hidden // heads, 1)), high=65536
+        ),
         ffn=c.integer("intermediate_size", "ffn_hidden_size", "n_inner", "ffn_dim", "d_ff", default=defaults.get("ffn", 4 * hidden)),
         vocab=c.integer("vocab_size", "padded_vocab_size", "embedding_size", **default("vocab")),
-        trained_context=c.optional("max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "max_seq_len", low=1, high=1 << 40)
+        trained_context=c.optional(
+            "max_position_embeddings", "n_positions", "max_sequence_length", "seq_length", "n_ctx", "max_seq_len", low=1, high=1 << 40
+        )
         or defaults.get("context"),
     )
 
@@ -163,7 +167,16 @@ def mlp(inv: Inventory, layer: int, hidden: int, width: int, *, gated: bool = Tr
 
 
 def moe(
-    inv: Inventory, layer: int, hidden: int, experts: int, width: int, *, shared: int = 0, gated: bool = True, bias: bool = False, router_bias: bool = False
+    inv: Inventory,
+    layer: int,
+    hidden: int,
+    experts: int,
+    width: int,
+    *,
+    shared: int = 0,
+    gated: bool = True,
+    bias: bool = False,
+    router_bias: bool = False,
 ) -> None:
     """Routed experts with their router, and a shared expert of width `shared` (0: none)."""
     inv.linear("ffn_gate_inp", layer, experts, hidden)

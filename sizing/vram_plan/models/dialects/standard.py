@@ -11,9 +11,11 @@ from .config import Config
 __all__ = ["standard"]
 
 #: Keys that say nothing of shapes, so that not knowing them is no loss.
-_HARMLESS = ("_token_id", "_dropout", "_pdrop", "_eps", "_epsilon", "initializer_range", "_version", "_map", "use_cache", "id2label", "label2id",
-             "hidden_act", "hidden_activation", "rope_theta", "rope_scaling", "rope_parameters", "torch_dtype", "dtype", "architectures",
-             "initializer", "softcapping", "_scaling_factor", "_multiplier", "_std")  # fmt: skip
+_HARMLESS = (
+    "_token_id", "_dropout", "_pdrop", "_eps", "_epsilon", "initializer_range", "_version", "_map", "use_cache", "id2label",
+    "label2id", "hidden_act", "hidden_activation", "rope_theta", "rope_scaling", "rope_parameters", "torch_dtype", "dtype",
+    "architectures", "initializer", "softcapping", "_scaling_factor", "_multiplier", "_std",
+)  # fmt: skip
 
 
 def standard(c: Config) -> Architecture:
@@ -46,4 +48,6 @@ def _note(c: Config) -> str:
     unknown = sorted(k for k, v in c.raw.items() if k not in c.asked and v is not None and not k.endswith(_HARMLESS) and k != "model_type")
     kind = c.text("model_type", default="absent")
     listed = ", ".join(key[:40] for key in unknown[:12]) + (" …" if len(unknown) > 12 else "")
-    return f"architecture {kind[:40]!r} is not known: read as a standard transformer" + (f"; keys not understood: {listed}" if unknown else "")
+    return f"architecture {kind[:40]!r} is not known: read as a standard transformer" + (
+        f"; keys not understood: {listed}" if unknown else ""
+    )
