@@ -65,8 +65,8 @@ def file_weights(model: Model, format: Format) -> FileWeights:
         else:
             layers[tensor.layer][1 if tensor.experts else 0] += size
     count = max((model.architecture.layers, *(i + 1 for i in layers)))
-    columns = tuple(tuple(layers[i][k] for i in range(count)) for k in range(2))
-    return FileWeights(*columns, head=sums["head"], inputs=sums["inputs"], file=sums["file"], basis=weights.basis, tied=tied)
+    rest, experts = (tuple(layers[i][k] for i in range(count)) for k in range(2))
+    return FileWeights(rest, experts, sums["head"], sums["inputs"], sums["file"], weights.basis, tied)
 
 
 @lru_cache(maxsize=256)

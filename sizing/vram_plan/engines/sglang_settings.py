@@ -175,7 +175,7 @@ def _tower_factor(model: Model) -> float:
     layers, width = vision.get("num_hidden_layers", 24), vision.get("hidden_size", 1024)
     if not all(isinstance(n, int) and 0 < n < 1 << 20 for n in (layers, width)):
         return 0.95
-    size = layers * width**2 / (24 * 1024**2)
+    size = float(layers * width**2) / (24 * 1024**2)
     return 0.95 * max(0.8, min(1.05, 1 - 0.1 * (size - 1)))
 
 

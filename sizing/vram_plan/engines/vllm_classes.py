@@ -47,12 +47,12 @@ _TRANSFORMERS: Final = VllmClass("", "", "first+last", "last", True, frozenset()
 @lru_cache(maxsize=1)
 def _rows() -> dict[str, VllmClass]:
     """Every row, by architecture and by model type."""
-    found = {}
+    found: dict[str, VllmClass] = {}
     with (ROOT / "vllm_classes.csv").open(encoding="utf-8", newline="") as file:
         for row in csv.DictReader(file):
-            words = (frozenset(row[name].split()) for name in ("tower", "router", "rope"))
-            plain = row["architecture"], row["text"], row["embedding"], row["head"]
-            value = VllmClass(*plain, row["pipeline"] != "no", *words, row["until"])
+            tower, router, rope = (frozenset(row[name].split()) for name in ("tower", "router", "rope"))
+            pipeline = row["pipeline"] != "no"
+            value = VllmClass(row["architecture"], row["text"], row["embedding"], row["head"], pipeline, tower, router, rope, row["until"])
             for name in (row["architecture"], *row["model_types"].split()):
                 found.setdefault(name, value)
     return found
