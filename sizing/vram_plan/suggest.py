@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from shlex import quote
 from typing import Final
 
 from .engines import Work, engine_module
@@ -11,6 +12,7 @@ from .errors import UsageError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .models.model import Model
+from .speed import estimate
 from .units import format_gib
 
 __all__ = ["suggestions"]
@@ -33,7 +35,8 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
         *_shorter_context(model, work, devices),
         *_smaller_format(model, work, devices, headroom),
     ]
-    return (*(here or _smaller_and_shorter(model, work, devices)), *_larger_gpu(model, work, devices, headroom))
+    here = here or _smaller_and_shorter(model, work, devices)
+    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices, headroom))
 
 
 def _short(name: str) -> str:
@@ -71,6 +74,19 @@ def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], opti
         return []
     tokens = longest // 1024 * 1024
     return [f"{option}--ctx {tokens // 1024}k: {_effect(model, replace(work, context=tokens), devices)}"]
+
+
+def _offload(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
+    """Layers, or a mixture's experts, kept in host memory, where the engine can; with the speed that leaves."""
+    fewest = getattr(engine_module(work.engine), "least_offload", None)
+    layers = fewest(model, work, devices) if fewest and work.offload == "auto" else None
+    if not layers:
+        return []
+    moved = "experts" if model.architecture.experts else f"{layers} layers"
+    changed = replace(work, offload=moved)
+    rate = estimate(model, changed, devices, engine_module(work.engine).allocate(model, changed, devices))
+    speed = f", about {rate.decode.tokens_per_s:.0f} tokens/s" if rate else ""
+    return [f"--offload {quote(moved)}: {_effect(model, changed, devices)}, the rest in RAM{speed}"]
 
 
 def _smaller_formats(work: Work) -> list[Work]:
