@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from dataclasses import dataclass
 
 from .engines.weights import weights_of
 from .formats import find_format, for_engine
@@ -13,11 +12,12 @@ from .models.architecture import CacheLayer
 from .models.model import Model
 from .results import Plan
 from .units import format_gib
+from .values import frozen
 
 __all__ = ["Section", "explain"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Section:
     """One part of the walk: a title, and lines that can be read on their own."""
 

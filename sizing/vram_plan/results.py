@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .models.architecture import Basis
 from .models.model import Parameters
+from .values import frozen
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -25,7 +26,7 @@ Group = Literal["weights", "kv_cache", "state", "compute", "runtime"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Term:
     """One named share of a device's memory: how many bytes, how that is known, and why it is that number.
 
@@ -39,7 +40,7 @@ class Term:
     group: Group
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DevicePlan:
     """One GPU. `usable` is what an engine may take in all, `free` what is free of that now; None where no GPU was named."""
 
@@ -53,13 +54,13 @@ class DevicePlan:
     headroom: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class HostPlan:
     terms: tuple[Term, ...]
     used: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Memory:
     """The terms of all GPUs summed by what they are for."""
 
@@ -71,7 +72,7 @@ class Memory:
     total: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Need:
     """What the model itself needs, no engine's padding: weights in the format, KV and state of all sequences."""
 
@@ -80,7 +81,7 @@ class Need:
     state: int
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Fit:
     """`max_context` at this number of sequences and `max_sequences` at this context: one more does not fit.
 
@@ -95,7 +96,7 @@ class Fit:
     suggestions: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class EstimatedRate:
     """Tokens per second as an estimate with its range; `bound` is what limits it, `why` says it in words with shares."""
 
@@ -106,7 +107,7 @@ class EstimatedRate:
     why: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class SpeedEstimate:
     """`ttft_s` is of one prompt on an idle machine. `tokens_per_joule_at_most` is decode at the GPUs' power limit: a bound."""
 
@@ -119,7 +120,7 @@ class SpeedEstimate:
     tokens_per_joule_at_most: float | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class LaunchCommand:
     engine: str
     command: str
@@ -127,13 +128,13 @@ class LaunchCommand:
     note: str = ""
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Note:
     level: Literal["info", "warning"]
     text: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelSummary:
     """The model without its lists."""
 
@@ -153,7 +154,7 @@ class ModelSummary:
     basis: Basis
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class RequestSummary:
     """What was planned, defaults filled in."""
 

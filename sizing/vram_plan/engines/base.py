@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from ..formats import Format
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand, Term
+from ..values import frozen
 
 __all__ = ["Allocation", "Engine", "LaunchCommand", "Work"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Work:
     """One piece of work for an engine, parsed and with the planner's defaults filled in. Hashable.
 
@@ -43,7 +44,7 @@ class Work:
         return default
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Allocation:
     """What an engine takes: the terms of each device (in the order given), the host's, and its own figures.
 

@@ -7,7 +7,7 @@ llama-kv-cache.cpp, llama-hparams.cpp (`n_embd_r`, `n_embd_s`).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -15,6 +15,7 @@ from ..formats.cache_types import CACHE_TYPES
 from ..models.architecture import Architecture, CacheLayer
 from ..models.gguf_families import WINDOWS
 from ..models.model import Model
+from ..values import frozen
 from .llamacpp_tape import padded
 
 __all__ = ["CELLS", "Context", "KvGroup", "cache_layers", "kv_groups", "state_elements", "state_widths"]
@@ -29,7 +30,7 @@ _WINDOWED: Final = frozenset({
 CELLS: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Context:
     """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`."""
 
@@ -75,7 +76,7 @@ def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
     return tuple(replace(layer, kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class KvGroup:
     """`count` layers that cache the same: bytes of K and V a cell, and what each tensor's last row is padded by."""
 

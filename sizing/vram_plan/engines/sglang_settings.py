@@ -13,6 +13,7 @@ from vram_plan_data import ROOT
 from ..errors import UsageError
 from ..hardware.device import MIB, Device
 from ..models.model import Model
+from ..values import frozen
 from .base import Work
 from .options import flag, fraction, whole
 from .vllm_settings import split
@@ -51,7 +52,7 @@ class Profile:
     source: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Settings:
     """All that the pools hang on beside model, format and GPUs. `fraction` is mem_fraction_static."""
 

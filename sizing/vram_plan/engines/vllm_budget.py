@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
@@ -16,6 +15,7 @@ from typing import Any, Final
 from ..errors import UsageError
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
+from ..values import frozen
 
 __all__ = [
     "Profile",
@@ -41,7 +41,7 @@ _SAMPLER_BYTES: Final = 48 * MIB
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Profile:
     """A row of vllm_profiles.toml: how one version and its successors behave."""
 
@@ -74,7 +74,7 @@ def _profiles() -> tuple[Profile, ...]:
             non_torch_mib=tuple(row["non_torch_mib"]),
             non_torch_plain_mib=tuple(row["non_torch_plain_mib"]),
             name=row["since"],
-            **{key: row[key] for key in Profile.__slots__ if key not in ("since", "non_torch_mib", "non_torch_plain_mib", "name")},
+            **{key: row[key] for key in Profile.__annotations__ if key not in ("since", "non_torch_mib", "non_torch_plain_mib", "name")},
         )
         for row in _table()["version"]
     )
@@ -104,7 +104,7 @@ def batch_defaults(device: Device | None) -> tuple[int, int]:
     raise AssertionError("the last row fits every GPU")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Sizes:
     """Widths the activation peak hangs on."""
 

@@ -12,12 +12,13 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..models.model import Model
+from ..values import frozen
 from .vllm_specs import WHOLE, CacheSetup, Spec, layer_specs
 
 __all__ = ["Group", "Layout", "cache_layout", "grouped", "largest_length"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Group:
     """Layers whose blocks are handed out together. `specs` has one entry per layer (and cache of it)."""
 

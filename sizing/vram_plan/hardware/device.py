@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
+
+from ..values import frozen
 
 if TYPE_CHECKING:
     from ..models.architecture import Basis  # only its name: hardware is loaded without the models
@@ -18,7 +20,7 @@ GIB: Final = 1 << 30
 MemoryBasis = Literal["log", "recalled", "rule", "nominal"]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class GpuSpec:
     """One accelerator of the catalogue, as software sees it. Rates are dense and in SI units per second, None unknown.
 
@@ -73,7 +75,7 @@ class GpuSpec:
         )  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Process:
     """A process that holds memory of a device. `name` and `bytes` are None where the driver does not say."""
 
@@ -82,7 +84,7 @@ class Process:
     bytes: int | None
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Device:
     """One device and its memory, in bytes.
 
@@ -115,7 +117,7 @@ class Device:
         return self.usable if self.free is None else self.free
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Detection:
     """The devices found or asked for, and what to say about them. `reason` says why there are none."""
 

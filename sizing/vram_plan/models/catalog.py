@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import AmbiguousModelError, ClosedModelError, ModelNotFoundError
+from ..values import frozen
 from .dialects import read_architecture
 
 __all__ = ["CatalogRow", "find_model", "known_id", "list_models", "row_config", "short_name"]
@@ -51,7 +51,7 @@ _GPT_SIZES: Final = ("turbo", "mini", "nano", "image", "realtime", "audio", "cod
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[a-z]*\d*[a-z]*|[a-z]+")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class CatalogRow:
     """One shipped model. `line` is its row of the table, parsed when it is wanted."""
 

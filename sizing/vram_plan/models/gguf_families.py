@@ -5,8 +5,9 @@ Source: llama.cpp 0c1e57098, src/llama-arch.cpp, src/llama-model.cpp, src/models
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from ..values import frozen
 
 __all__ = ["DIFFUSION", "ENCODERS", "KNOWN", "WINDOWS", "WindowRule"]
 
@@ -35,7 +36,7 @@ ENCODERS: Final = frozenset({
 DIFFUSION: Final = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class WindowRule:
     """Which layers slide when the file lists no pattern: all but every n-th (0: all), the first of n full where `first`.
 

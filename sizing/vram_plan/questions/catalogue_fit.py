@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from ..planner import headroom
 from ..request import DEFAULT_CONTEXT, make_work, own_format
 from ..results import EstimatedRate, Verdict
 from ..units import parse_tokens
+from ..values import frozen
 from .cells import Machine, cell_and_speed, machine_of, parse_formats, said_engine, summary_of, usual_formats
 from .quality import loss_of
 
@@ -37,7 +38,7 @@ STEP: Final = 1024
 LONGEST: Final = 1 << 20
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelFit:
     """One model in the best format that fits: bytes it needs of all GPUs, the longest context
     in steps of 1,024 as far as it was trained, the speed of all sequences together, the loss of that format."""
@@ -57,7 +58,7 @@ class ModelFit:
     loss: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ModelsFit:
     """`models` largest first. Left out: `too_large` for any format that loses little, `too_slow` for the speed asked,
     `too_short`: trained for less than this context."""

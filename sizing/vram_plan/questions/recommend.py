@@ -8,7 +8,7 @@ that costs more is only listed for what it does better.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..engines import Work, engine_name
@@ -20,6 +20,7 @@ from ..models.model import Model
 from ..planner import evaluate
 from ..request import make_work, own_format
 from ..results import Plan, SpeedEstimate
+from ..values import frozen
 from .cells import Cell, Machine, cell_and_speed, parse_formats, summary_of, usual_formats
 from .machines import machines_to_try, splits
 from .prices import Price, Prices, parse_prices
@@ -34,7 +35,7 @@ FASTER: Final = 1.4
 ENGINES: Final = ("llama.cpp", "vllm")
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Option:
     """One way to do it.
 
@@ -61,7 +62,7 @@ class Option:
     traded: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Miss:
     """A way that nearly does it: what it lacks, and what would make it do."""
 
@@ -70,7 +71,7 @@ class Miss:
     changes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Recommendation:
     """`options` best first; where there are none, `misses` nearest first. `tried` counts the combinations looked at."""
 
@@ -85,7 +86,7 @@ class Recommendation:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Try:
     """One combination, judged without a whole plan of it."""
 
@@ -113,7 +114,7 @@ class _Try:
         return self.work.offload == "experts"
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class _Targets:
     """Tokens/s of one sequence at least, seconds to the first token at most."""
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from vram_plan_data import ROOT
+
+from ..values import frozen
 
 __all__ = [
     "DecodeConstants", "Evidence", "PrefillConstants", "ServerConstants", "Spread", "architecture_key", "decode_constants",
@@ -17,7 +18,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Spread:
     """Measured ÷ estimated at the ends of the range, and what share of unseen GPUs' measurements it holds."""
 
@@ -25,7 +26,7 @@ class Spread:
     high: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Evidence:
     """What a class was fitted on, in words for the answer's `basis`."""
 
@@ -35,7 +36,7 @@ class Evidence:
     own_architecture: bool
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecodeConstants:
     """Multipliers of the decode pieces. Shares are of the catalogue's bandwidth; `layer_s` is a layer's fixed time a token."""
 
@@ -48,7 +49,7 @@ class DecodeConstants:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrefillConstants:
     """Multipliers of the prefill pieces: shares of the matrix rate, of the issue rate and of the bandwidth."""
 
@@ -62,7 +63,7 @@ class PrefillConstants:
     evidence: Evidence
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerConstants:
     """Multipliers of a server's step: bandwidth and arithmetic shares, a layer's fixed time, an all-reduce's fixed time."""
 

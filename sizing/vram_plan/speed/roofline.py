@@ -6,8 +6,7 @@ constant. Only + − × ÷ are used here, so the tool that fits the constants ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..values import frozen
 from .constants import DecodeConstants, PrefillConstants, ServerConstants
 from .hardware import Rates
 from .reads import Reads
@@ -21,7 +20,7 @@ __all__ = [
 UBATCH = 512
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecodePieces:
     """One token of each of `sequences`: seconds at full rate. `issue_s` is weight bytes ÷ fp32 rate: per byte per flop."""
 
@@ -32,7 +31,7 @@ class DecodePieces:
     layers: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class DecodeTerms:
     weights_s: float
     kv_s: float
@@ -68,7 +67,7 @@ def decode_terms(c: DecodeConstants, p: DecodePieces) -> DecodeTerms:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrefillPieces:
     """One prompt in micro-batches: seconds at full rate; `layer_runs` is layers × micro-batches."""
 
@@ -80,7 +79,7 @@ class PrefillPieces:
     tensor_flops: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class PrefillTerms:
     compute_s: float
     weights_s: float
@@ -120,7 +119,7 @@ def prefill_terms(c: PrefillConstants, p: PrefillPieces) -> PrefillTerms:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerPieces:
     """One step of a server: seconds at full rate on one of the tensor-parallel GPUs."""
 
@@ -133,7 +132,7 @@ class ServerPieces:
     prefill_s: float
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class ServerTerms:
     weights_s: float
     kv_s: float

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from ..engines.allowance import kv_bytes
 from ..engines.base import Work
 from ..hardware import Device
 from ..models.model import Model
+from ..values import frozen
 from .estimate import step_of
 
 __all__ = ["Load", "Sweep", "sweep"]
@@ -17,7 +18,7 @@ __all__ = ["Load", "Sweep", "sweep"]
 KNEE_SHARE: Final = 0.8
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Load:
     """`sequences` at once: tokens per second of all, seconds per token of each, bytes of KV they hold."""
 
@@ -28,7 +29,7 @@ class Load:
     bound: str
 
 
-@dataclass(frozen=True, slots=True)
+@frozen
 class Sweep:
     """`knee` is the number of sequences beyond which the total grows little; `note` says what the figures leave out."""
 
