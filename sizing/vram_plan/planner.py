@@ -25,9 +25,9 @@ from .results import (
     Note,
     Plan,
     RequestSummary,
+    SpeedEstimate,
     Verdict,
 )  # fmt: skip
-from .speed import estimate as speed_estimate
 from .suggest import suggestions
 from .units import MIB, format_gib
 
@@ -103,7 +103,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         memory=_memory(placed),
         fit=fit,
         engine=dict(found.figures),
-        speed=speed_estimate(model, work, devices, found),
+        speed=_speed(model, work, devices, found),
         launch=launch(model, work, devices, found),
         notes=(
             *(Note("info", text) for text in model.notes),
@@ -114,6 +114,14 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
             *(Note("info", text) for text in found.notes),
         ),
     )
+
+
+def _speed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation) -> SpeedEstimate | None:
+    if not devices:
+        return None
+    from .speed.estimate import estimate
+
+    return estimate(model, work, devices, found)
 
 
 def max_context(model: Model | str, **request: Any) -> int | None:

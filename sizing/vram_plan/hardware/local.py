@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Final
 
 from .device import GIB, MIB, Detection, Device, GpuSpec
-from .names import match_local
 from .nvml import nvidia_devices
 from .unified import gpu_share, system_memory
 
@@ -42,6 +41,8 @@ def _amd_device(folder: Path) -> Device | None:
     if _read(folder / "vendor") != "0x1002" or not (vram := _bytes(folder / "mem_info_vram_total")):
         return None
     pci = _read(folder / "device")
+    from .names import match_local
+
     named = _read(folder / "product_name") or _AMD_IDS.get(pci, "")
     spec = match_local(named, vram) if named else None
     gtt = _bytes(folder / "mem_info_gtt_total")
@@ -88,6 +89,8 @@ def apple_devices() -> tuple[Device, ...]:
     """The GPU of an Apple silicon Mac; none elsewhere. What is free is not known: macOS makes room by compressing."""
     if sys.platform != "darwin":
         return ()
+    from .names import match_local
+
     name, memory = _sysctl("machdep.cpu.brand_string"), _sysctl("hw.memsize")
     total = int(memory) if memory.isdigit() else system_memory() or 0
     if not name.startswith("Apple ") or not total:

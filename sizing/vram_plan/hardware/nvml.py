@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from ..errors import HardwareError
 from .device import Detection, Device, GpuSpec, Process
-from .names import match_local
 from .unified import available_memory, system_memory
 from .visible import Gpu, visible_devices
 
@@ -67,6 +66,13 @@ def _library() -> ModuleType | None:
         raise HardwareError(f"the installed pynvml is not NVIDIA's: it lacks {missing[0]}", _WRONG_PACKAGE)
     library: ModuleType = pynvml
     return library
+
+
+def match_local(name: str, total: int) -> GpuSpec | None:
+    """The catalogue's row of a name the driver gave; the table of names is loaded only where there is a GPU."""
+    from .names import match_local as match
+
+    return match(name, total)
 
 
 class _Nvml:

@@ -8,15 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from ..errors import UsageError
-from .device import GIB, Detection, Device, GpuSpec
+from .device import GIB, Detection, Device
 from .names import match_gpu
-from .unified import usable_of
-
-if TYPE_CHECKING:
-    from ..models.architecture import Basis
+from .specs import device_of
 
 __all__ = ["device_of", "parse_gpus"]
 
@@ -37,7 +34,6 @@ _SCALE: Final = {"t": 1 << 40, "g": 1 << 30, "m": 1 << 20}
 _JOIN: Final = re.compile(r"\s*(?:[+,&]|\band\b)\s*", re.I)
 #: A `+` that belongs to a name: Ryzen AI MAX+ 395.
 _MAX_PLUS: Final = re.compile(r"\b(max)\+", re.I)
-_BASIS: Final[dict[str, Basis]] = {"log": "measured", "recalled": "formula", "rule": "formula", "nominal": "fallback"}
 
 
 def _quoted(text: str) -> str:
@@ -59,30 +55,6 @@ def _nameless(text: str) -> Device | None:
         raise _usage(text, "a GPU's memory is between 256 MiB and 4 TiB")
     note = "a nameless card: memory as said, speed not known"
     return Device(f"GPU {memory / GIB:g} GiB", 0, memory, memory, memory, basis="formula", note=note)
-
-
-def device_of(spec: GpuSpec, memory_bytes: int | None = None) -> Device:
-    """A catalogue row as a device with nothing else running. `memory_bytes`: the configuration of a unified memory."""
-    total, usable, note = _unified(spec, memory_bytes) if spec.unified else _discrete(spec)
-    name = f"{spec.name}, {total / GIB:g} GB" if spec.unified else spec.name
-    return Device(
-        name, 0, total, usable, usable, spec=spec, vendor=spec.vendor, unified=spec.unified,
-        compute_capability=spec.compute_capability, power_limit_w=spec.power_w, basis=_BASIS[spec.memory_basis], note=note,
-    )  # fmt: skip
-
-
-def _discrete(spec: GpuSpec) -> tuple[int, int, str]:
-    total = spec.reported_bytes or spec.memory_bytes
-    usable = spec.usable_bytes or total
-    if usable == spec.memory_bytes:
-        return total, usable, "memory as sold: no log of this device was seen"
-    where = {"log": "as logged", "recalled": "as recalled, no log at hand"}.get(spec.memory_basis, "by rule")
-    return total, usable, f"an idle card hands out {usable / GIB:.2f} of {total / GIB:.2f} GiB ({where}: {spec.memory_note})"
-
-
-def _unified(spec: GpuSpec, memory_bytes: int | None) -> tuple[int, int, str]:
-    total = memory_bytes or spec.memory_bytes
-    return total, *usable_of(spec, total)
 
 
 def _counted(text: str) -> tuple[int, str]:

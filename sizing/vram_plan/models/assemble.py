@@ -7,13 +7,11 @@ from dataclasses import replace
 
 from ..errors import FormatError
 from ..formats import apply_format, find_format
-from ..formats.schemes import apply_scheme, scheme_from_config
+from ..formats.scheme import Scheme, apply_scheme
 from .architecture import Architecture, Tensor
 from .checkpoint import Checkpoint, GgufHeader, StoredTensor
 from .dialects import read_architecture
-from .gguf_architecture import mix_name, read_gguf_architecture
 from .model import Model
-from .names import architecture_from_safetensors, classify
 
 __all__ = ["assemble"]
 
@@ -28,12 +26,14 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
     if found.config is not None:
         architecture = read_architecture(found.config, f"config.json of {found.name}")
     elif found.stored:
+        from .names import architecture_from_safetensors
+
         architecture = architecture_from_safetensors(found.stored)
     else:
         raise FormatError(
             f"{found.name} has neither a config nor a file header", "name a folder with config.json, a .gguf or .safetensors file"
         )
-    scheme = scheme_from_config(found.quantization, found.config) if found.quantization else None
+    scheme = _scheme(found)
     notes = (*found.notes, *architecture.notes, *((scheme.note,) if scheme and scheme.note else ()))
     if quant:
         format = find_format(quant)
@@ -42,6 +42,14 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
         return _from_headers(found, architecture, scheme.name if scheme else None, notes)
     tensors = apply_scheme(architecture.tensors, scheme) if scheme else architecture.tensors
     return _model(found, architecture, tensors, scheme.name if scheme else architecture.dtype, None, notes, ollama_tag)
+
+
+def _scheme(found: Checkpoint) -> Scheme | None:
+    if not found.quantization:
+        return None
+    from ..formats.schemes import scheme_from_config
+
+    return scheme_from_config(found.quantization, found.config)
 
 
 def _model(
@@ -72,6 +80,8 @@ def _model(
 
 
 def _from_gguf(found: Checkpoint, header: GgufHeader, ollama_tag: str | None) -> Model:
+    from .gguf_architecture import mix_name, read_gguf_architecture
+
     architecture = read_gguf_architecture(header)
     size = sum(tensor.bytes for tensor in header.tensors)
     return _model(found, architecture, architecture.tensors, mix_name(header), size, (*found.notes, *architecture.notes), ollama_tag)
@@ -101,6 +111,8 @@ def stored_inventory(stored: Sequence[StoredTensor], layers: int | None = None) 
 
     Text layers beyond `layers`, where it is given, are the MTP head's.
     """
+    from .names import classify
+
     inventory = []
     for tensor in stored:
         role, layer, part, expert = classify(tensor.name, layers)
