@@ -152,12 +152,17 @@ def _max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int |
 
 @lru_cache(maxsize=4096)
 def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    return largest(lambda n: headroom(model, _with(work, sequences=n), devices), SEQUENCE_LIMIT)
+    most = getattr(engine_module(work.engine), "MAX_SEQUENCES", None)  # more are refused
+    found = largest(lambda n: headroom(model, _with(work, sequences=n), devices), most or SEQUENCE_LIMIT)
+    return most if found is None else found
 
 
 def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
-    found = engine_module(work.engine).allocate(model, work, devices)
+    module = engine_module(work.engine)
+    if hasattr(module, "room"):
+        return module.room(model, work, devices)
+    found = module.allocate(model, work, devices)
     room = min(rooms_of(found, devices))
     return min(room, -1) if found.refusal else room
 

@@ -15,15 +15,15 @@ from ..hardware.device import Device
 from ..models.model import Model
 from ..results import Term
 from ..units import MIB, format_gib
-from ..values import frozen
+from ..values import Same, frozen
 from .base import Allocation, Work
-from .llamacpp_cells import CELLS, Context, cache_layers, kv_groups, state_elements, state_widths
+from .llamacpp_cells import CELLS, Context, KvGroup, cache_layers, kv_groups, state_elements, state_widths
 from .llamacpp_compute import compute_bytes
 from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed, visiting_weights
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
 
-__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "completed", "least_offload"]
+__all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
 
 DEFAULT_KV: Final = "f16"
 #: A context holds no more sequences than this (src/llama-cparams.h, LLAMA_MAX_SEQ).
@@ -48,6 +48,20 @@ class Run:
     weights: FileWeights
 
 
+@frozen
+class Share:
+    """One device's part of a run, as far as neither context nor sequences change it: `fixed` are its weights' and towers' bytes,
+    `state` the elements of one sequence's recurrent state."""
+
+    layers: tuple[int, ...]
+    last: bool
+    weights: Term
+    groups: tuple[KvGroup, ...]
+    state: int
+    towers: tuple[Term, ...]
+    fixed: int
+
+
 def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
     """What `llama-server -np SEQUENCES -c SEQUENCES × CONTEXT` takes. Pure; see `Engine.allocate`."""
     run = run_of(model, work, devices, settings_of(work, devices))
@@ -62,7 +76,7 @@ def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Sett
 def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
     """The terms of each device and of the host."""
     count = max(len(devices), 1)
-    terms = tuple((*_device_terms(run, i), _runtime(devices[i] if devices else None)) for i in range(count))
+    terms = tuple((*_device_terms(run, i), _runtime(Same(devices[i] if devices else None))) for i in range(count))
     return Allocation(terms, _host_terms(run), _figures(run), _notes(run), _refusal(run))
 
 
@@ -71,12 +85,19 @@ def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allo
 
     Asked once a plan, not for each question about it: it tries several placements.
     """
+    if not may_leave(work, devices, found):
+        return found
     return completed_run(run_of(model, work, devices, settings_of(work, devices)), devices, found)
 
 
+def may_leave(work: Work, devices: tuple[Device, ...], found: Allocation) -> bool:
+    """Whether llama.cpp is let decide what it leaves in host memory, and must."""
+    return bool(devices) and work.offload == "auto" and not _holds(found, devices)
+
+
 def completed_run(run: Run, devices: tuple[Device, ...], found: Allocation) -> Allocation:
-    """`completed` of a run already settled."""
-    if not devices or run.work.offload != "auto" or run.settings.gpu_layers is not None or _holds(found, devices):
+    """`completed` of a run already settled that does not fit."""
+    if run.settings.gpu_layers is not None:
         return found
     least = least_offload_of(run, devices)
     if not least:
@@ -118,26 +139,59 @@ def _placement(work: Work, settings: Settings, devices: tuple[Device, ...], laye
     return placed(layers, gpu_layers, shares, layers if work.offload == "experts" else 0)
 
 
+def room(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    """Bytes left free where least is, of the sums `allocate` makes terms of; negative where it refuses. See `Engine.room`."""
+    return room_of(run_of(model, work, devices, settings_of(work, devices)), devices)
+
+
+def room_of(run: Run, devices: tuple[Device, ...]) -> int:
+    """`room` of a run already settled."""
+    least = _least_free(run, devices)
+    return least if _refusal(run) is None else min(least, -1)
+
+
+def _least_free(run: Run, devices: tuple[Device, ...]) -> int:
+    shares = [_share_of(run, i) for i in range(len(devices))]
+    held = [share.fixed + sum(_sizes(run, share)) + _runtime(Same(d)).bytes for d, share in zip(devices, shares, strict=True)]
+    return min([min(d.available, d.usable) - size for d, size in zip(devices, held, strict=True)])
+
+
+def _share_of(run: Run, device: int) -> Share:
+    return _share(run.model, Same(run.work.format), run.work.kv_k, run.work.kv_v, run.placement, Same(run.settings), device)
+
+
+@lru_cache(maxsize=4096)
+def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placement, settings: Same, device: int) -> Share:
+    s: Settings = settings.value
+    layers, last, weights = placement.layers_on(device), placement.output == device, file_weights(model, format.value)
+    size = _weights(weights, placement, layers, last)
+    term = Term("weights", size, weights.basis, _weights_why(format.value.name, weights, placement, layers, last), "weights")
+    towers = _mmproj(model) if device == 0 and s.mmproj else ()
+    groups = kv_groups(model, layers, (kv_k, kv_v), s.flash, s.backend in ("cuda", "rocm"))
+    return Share(layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
+
+
+def _sizes(run: Run, share: Share) -> tuple[int, int, int]:
+    """Bytes of the KV cache, the recurrent state and the compute buffer of one device."""
+    kv, state = sum([group.bytes(run.context) for group in share.groups]), padded(4 * share.state * run.context.parallel)
+    return kv, state, _compute(run, share.layers, share.last) if share.layers or share.last else 0
+
+
 def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
-    layers, context, placement = run.placement.layers_on(device), run.context, run.placement
-    last = placement.output == device
-    basis = run.model.architecture.basis
-    terms = [Term("weights", _weights(run, layers, last), run.weights.basis, _weights_why(run, layers, last), "weights")]
-    kv = sum(group.bytes(context) for group in _kv(run, layers))
+    share, basis = _share_of(run, device), run.model.architecture.basis
+    kv, state, compute = _sizes(run, share)
+    terms = [share.weights]
     if kv:
         terms.append(Term("kv_cache", kv, basis, _kv_why(run), "kv_cache"))
-    state = padded(4 * state_elements(run.model, layers) * context.parallel)
     if state:
         terms.append(Term("state", state, basis, _state_why(run), "state"))
-    if layers or last:
-        terms.append(Term("compute", _compute(run, layers, last), basis, _compute_why(run), "compute"))
-    if device == 0 and run.settings.mmproj:
-        terms += _mmproj(run.model)
-    return tuple(terms)
+    if share.layers or share.last:
+        terms.append(Term("compute", compute, basis, _compute_why(run), "compute"))
+    return (*terms, *share.towers)
 
 
-def _weights(run: Run, layers: tuple[int, ...], last: bool) -> int:
-    w, kept = run.weights, run.placement.expert_layers
+def _weights(w: FileWeights, placement: Placement, layers: tuple[int, ...], last: bool) -> int:
+    kept = placement.expert_layers
     return sum(w.layers[i] + (w.experts[i] if i >= kept else 0) for i in layers) + (w.head if last else 0)
 
 
@@ -166,7 +220,9 @@ def _visiting(run: Run) -> tuple[tuple[str, int], ...]:
     return visiting_weights(run.model, run.work.format, not away)
 
 
-def _runtime(device: Device | None) -> Term:
+@lru_cache(maxsize=1024)
+def _runtime(key: Same) -> Term:
+    device: Device | None = key.value
     vendor = device.vendor if device else ""
     capability = (device.compute_capability or (device.spec.compute_capability if device.spec else None) or "") if device else ""
     size, basis, source = runtime_of(vendor, capability, device.total if device else 0)
@@ -191,7 +247,7 @@ def _mmproj(model: Model) -> tuple[Term, ...]:
 def _host_terms(run: Run) -> tuple[Term, ...]:
     away, c, a = run.placement.layers_on(HOST), run.context, run.model.architecture
     w, kept = run.weights, run.placement.expert_layers
-    weights = w.inputs + _weights(run, away, run.placement.output == HOST and not w.tied)
+    weights = w.inputs + _weights(w, run.placement, away, run.placement.output == HOST and not w.tied)
     weights += sum(w.experts[i] for i in range(kept) if i not in away or i < kept)
     terms = [Term("weights", weights, w.basis, _host_why(run), "weights")]
     kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.parallel
@@ -220,7 +276,7 @@ def _figures(run: Run) -> Mapping[str, Any]:
         "n_parallel": c.parallel,
         "kv_unified": (c.unified and c.parallel > 1) or run.settings.unified,
         "flash_attn": c.flash,
-        "n_gpu_layers": sum(home != HOST for home in p.homes) + (p.output != HOST),
+        "n_gpu_layers": len(p.homes) - len(p.layers_on(HOST)) + (p.output != HOST),
         "n_layers": len(p.homes) + 1,
         "n_cpu_moe": p.expert_layers,
         "layers_per_device": [len(p.layers_on(i)) for i in range(p.devices)],
@@ -249,9 +305,8 @@ def _refusal(run: Run) -> str | None:
     return None
 
 
-def _weights_why(run: Run, layers: tuple[int, ...], last: bool) -> str:
-    w, p = run.weights, run.placement
-    text = f"{len(layers)} of {len(w.layers)} layers of the {run.work.format.name} file"
+def _weights_why(format: str, w: FileWeights, p: Placement, layers: tuple[int, ...], last: bool) -> str:
+    text = f"{len(layers)} of {len(w.layers)} layers of the {format} file"
     if last:
         text += ", the embedding a second time as the output matrix" if w.tied else " and the output matrix"
     if p.expert_layers:
@@ -319,7 +374,7 @@ def _moved(run: Run, count: int) -> Run:
 
 
 def _fits(run: Run, devices: tuple[Device, ...]) -> bool:
-    return _holds(allocation(run, devices), devices)
+    return _least_free(run, devices) >= 0
 
 
 def _holds(found: Allocation, devices: tuple[Device, ...]) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import replace
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 from ..formats.cache_types import CACHE_TYPES
 from ..models.architecture import Architecture, CacheLayer
@@ -30,8 +30,7 @@ _WINDOWED: Final = frozenset({
 CELLS: Final = 256
 
 
-@frozen
-class Context:
+class Context(NamedTuple):
     """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`."""
 
     length: int

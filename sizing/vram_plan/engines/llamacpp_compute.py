@@ -6,7 +6,6 @@ allocator's holes come and go by a few MiB.
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import lru_cache
 
 from ..models.model import Model
@@ -34,12 +33,12 @@ def compute_bytes(
     `host` is the CPU's own buffer where all runs there.
     Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
     """
-    context = replace(context, parallel=1 << (context.parallel - 1).bit_length())
+    context = context._replace(parallel=1 << (context.parallel - 1).bit_length())
     low = max(1 << (context.length.bit_length() - 1), CELLS)
-    floor = _peak(model, replace(context, length=low), layers, last, copies, visiting, host)
+    floor = _peak(model, context._replace(length=low), layers, last, copies, visiting, host)
     if low == context.length:
         return floor
-    ceiling = _peak(model, replace(context, length=2 * low), layers, last, copies, visiting, host)
+    ceiling = _peak(model, context._replace(length=2 * low), layers, last, copies, visiting, host)
     return floor + (ceiling - floor) * (context.length - low) // low
 
 

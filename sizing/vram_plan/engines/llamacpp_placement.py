@@ -11,7 +11,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Final
 
 from ..formats import Format
@@ -97,7 +97,11 @@ class Placement:
     devices: int
 
     def layers_on(self, device: int) -> tuple[int, ...]:
-        return tuple(i for i, home in enumerate(self.homes) if home == device)
+        return self._layers.get(device, ())
+
+    @cached_property
+    def _layers(self) -> dict[int, tuple[int, ...]]:
+        return {device: tuple(i for i, home in enumerate(self.homes) if home == device) for device in set(self.homes)}
 
     @property
     def all_on_gpu(self) -> bool:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -18,12 +17,12 @@ from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
 from . import llamacpp
 from .base import Allocation, Work
-from .llamacpp import Run, allocation, run_of
+from .llamacpp import MAX_SEQUENCES, Run, allocation, room_of, run_of
 from .llamacpp_placement import file_weights
 from .llamacpp_settings import OPTIONS as LLAMACPP_OPTIONS
 from .llamacpp_settings import Settings, settings_of
 
-__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "completed", "default_context", "least_offload", "tag_format"]
+__all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "default_context", "least_offload", "room", "tag_format"]
 
 DEFAULT_KV: Final = "f16"
 OPTIONS: Final[Mapping[str, str]] = {
@@ -45,7 +44,13 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
     """What the llama-server that Ollama starts takes. Pure; see `Engine.allocate`."""
     run = _run(model, work, devices)
     found = allocation(run, devices)
-    return replace(found, figures={**found.figures, "ollama_ps_gb": _shown(found)}, notes=(*found.notes, *_notes(model, work, devices)))
+    figures = {**found.figures, "ollama_ps_gb": _shown(found)}
+    return Allocation(found.devices, found.host, figures, (*found.notes, *_notes(model, work, devices)), found.refusal)
+
+
+def room(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    """As llama.cpp's, with Ollama's settings."""
+    return room_of(_run(model, work, devices), devices)
 
 
 def _run(model: Model, work: Work, devices: tuple[Device, ...]) -> Run:
@@ -71,10 +76,14 @@ def _batch(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
 
 def _predicted(model: Model, work: Work) -> int:
     """Bytes Ollama expects before it starts the server: the file, and K and V of every layer in 16 bits, no window."""
+    return file_weights(model, work.format).file + _predicted_token(model) * work.context * work.sequences
+
+
+@lru_cache(maxsize=256)
+def _predicted_token(model: Model) -> int:
     a = model.architecture
     heads = min((layer.kv_heads for layer in model.cache_layers if layer.kv_heads), default=0)
-    kv = 4 * a.layers * heads * (a.hidden_size // max(a.heads, 1)) * work.context * work.sequences
-    return file_weights(model, work.format).file + kv
+    return 4 * a.layers * heads * (a.hidden_size // max(a.heads, 1))
 
 
 def default_context(devices: tuple[Device, ...]) -> int:
@@ -119,6 +128,8 @@ def tag_format(tag: str) -> str:
 
 def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation) -> Allocation:
     """As llama.cpp's, with Ollama's settings."""
+    if not llamacpp.may_leave(work, devices, found):
+        return found
     return llamacpp.completed_run(_run(model, work, devices), devices, found)
 
 

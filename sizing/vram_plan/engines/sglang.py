@@ -16,7 +16,7 @@ from ..models.architecture import Basis
 from ..models.model import Model
 from ..results import Term
 from ..units import format_gib
-from ..values import frozen
+from ..values import Same, frozen
 from .base import Allocation, Work
 from .sglang_cells import Cells, cells_of
 from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, runtime_bytes, window_pool
@@ -63,26 +63,11 @@ class _Prepared:
     refusal: str | None
 
 
-class _Same:
-    """A key equal to itself alone: hashing formats and devices field by field costs more than a plan."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-
 def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
     """Weights, pools, reserve and runtime on each GPU; with no GPU, pools for the requests asked for. See `Engine.allocate`."""
     p = _prepare(
-        model, _Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
-        work.options, _Same(devices),
+        model, Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
+        work.options, Same(devices),
     )  # fmt: skip
     need = _need(p, work.context, work.sequences)
     if not devices:
@@ -96,7 +81,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
 
 @lru_cache(maxsize=4096)
 def _prepare(
-    model: Model, format: _Same, kv_k: str, kv_v: str, tp: int, pp: int, ep: bool, options: tuple[tuple[str, Any], ...], devices: _Same
+    model: Model, format: Same, kv_k: str, kv_v: str, tp: int, pp: int, ep: bool, options: tuple[tuple[str, Any], ...], devices: Same
 ) -> _Prepared:
     """All that neither context nor the number of sequences changes."""
     work = Work("sglang", format.value, kv_k, kv_v, 1, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, options=options)

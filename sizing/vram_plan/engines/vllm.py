@@ -17,6 +17,7 @@ from ..models.architecture import Basis
 from ..models.model import Model
 from ..results import Term
 from ..units import format_gib
+from ..values import Same
 from .base import Allocation, Work
 from .vllm_budget import (
     activation_bytes,
@@ -88,21 +89,6 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
 # --- what was asked ---------------------------------------------------------------------------------------------------
 
 
-class _Same:
-    """A key that is equal to itself alone: hashing devices or formats field by field costs more than a plan."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: Any) -> None:
-        self.value = value
-
-    def __hash__(self) -> int:
-        return id(self.value)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.value is other.value
-
-
 def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Prepared:
     """What was prepared for this work, with the defaults that hang on it.
 
@@ -113,8 +99,8 @@ def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Pre
         if value is not None and not isinstance(value, (str, int, float)):
             raise UsageError(f"{name} is {str(value)[:40]!r}", "a number, a word or true or false belongs there")
     key = (
-        model, _Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
-        work.options, _Same(devices),
+        model, Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
+        work.options, Same(devices),
     )  # fmt: skip
     prepared = _lookup(*key)
     s = prepared.settings
@@ -128,7 +114,7 @@ def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Pre
 
 @lru_cache(maxsize=4096)
 def _lookup(
-    model: Model, format: _Same, kv_k: str, kv_v: str, tp: int, pp: int, ep: bool, options: tuple[tuple[str, Any], ...], devices: _Same,
+    model: Model, format: Same, kv_k: str, kv_v: str, tp: int, pp: int, ep: bool, options: tuple[tuple[str, Any], ...], devices: Same,
     sequences: int | None = None, tokens: int | None = None,
 ) -> _Prepared:  # fmt: skip
     work = Work("vllm", format.value, kv_k, kv_v, 1, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, options=options)
