@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from dataclasses import dataclass
 
 from .engines.weights import weights_of
 from .formats import find_format, for_engine
@@ -12,12 +13,11 @@ from .models.architecture import CacheLayer
 from .models.model import Model
 from .results import Plan
 from .units import format_gib
-from .values import frozen
 
 __all__ = ["Section", "explain"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Section:
     """One part of the walk: a title, and lines that can be read on their own."""
 

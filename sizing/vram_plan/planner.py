@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
@@ -33,6 +33,7 @@ from .units import MIB, format_gib
 
 __all__ = ["max_context", "max_sequences", "plan"]
 
+Room = Callable[[Model, Work, tuple[Device, ...]], int]
 #: Beyond this no context or number of sequences is looked for: memory sets no limit there.
 CONTEXT_LIMIT: Final = 1 << 30
 SEQUENCE_LIMIT: Final = 1 << 20
@@ -160,8 +161,9 @@ def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int
 def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
     module = engine_module(work.engine)
-    if hasattr(module, "room"):
-        return module.room(model, work, devices)
+    quick: Room | None = getattr(module, "room", None)
+    if quick is not None:
+        return quick(model, work, devices)
     found = module.allocate(model, work, devices)
     room = min(rooms_of(found, devices))
     return min(room, -1) if found.refusal else room
@@ -253,15 +255,22 @@ def _device_notes(devices: tuple[Device, ...]) -> tuple[Note, ...]:
 
 def _memory(placed: tuple[DevicePlan, ...]) -> Memory:
     sums = {"weights": 0, "kv_cache": 0, "state": 0, "compute": 0, "runtime": 0}
+    total = 0
     for device in placed:
         for term in device.terms:
             sums[term.group] += term.bytes
-    return Memory(**sums, total=sum(sums.values()))
+            total += term.bytes
+    return Memory(**sums, total=total)
+
+
+@lru_cache(maxsize=256)
+def _compression(model: Model) -> int:
+    return max((layer.compress_ratio for layer in model.cache_layers), default=0)
 
 
 def _kv_per_token(model: Model, work: Work) -> int:
     """What one more token of this context adds for one sequence; once windows are full they add nothing."""
-    ahead = 1 + max((layer.compress_ratio for layer in model.cache_layers), default=0)
+    ahead = 1 + _compression(model)
     one = _with(work, sequences=1)
     return (kv_bytes(model, _with(one, context=work.context + ahead)) - kv_bytes(model, one)) // ahead
 

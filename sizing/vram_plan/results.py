@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from .models.architecture import Basis
 from .models.model import Parameters
-from .values import frozen
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
@@ -26,7 +25,7 @@ Group = Literal["weights", "kv_cache", "state", "compute", "runtime"]
 Verdict = Literal["fits", "tight", "does_not_fit", "unknown"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Term:
     """One named share of a device's memory: how many bytes, how that is known, and why it is that number.
 
@@ -40,7 +39,7 @@ class Term:
     group: Group
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DevicePlan:
     """One GPU. `usable` is what an engine may take in all, `free` what is free of that now; None where no GPU was named."""
 
@@ -54,13 +53,13 @@ class DevicePlan:
     headroom: int | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class HostPlan:
     terms: tuple[Term, ...]
     used: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Memory:
     """The terms of all GPUs summed by what they are for."""
 
@@ -72,7 +71,7 @@ class Memory:
     total: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Need:
     """What the model itself needs, no engine's padding: weights in the format, KV and state of all sequences."""
 
@@ -81,7 +80,7 @@ class Need:
     state: int
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Fit:
     """`max_context` at this number of sequences and `max_sequences` at this context: one more does not fit.
 
@@ -96,7 +95,7 @@ class Fit:
     suggestions: tuple[str, ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class EstimatedRate:
     """Tokens per second as an estimate with its range; `bound` is what limits it, `why` says it in words with shares."""
 
@@ -107,7 +106,7 @@ class EstimatedRate:
     why: str = ""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SpeedEstimate:
     """`ttft_s` is of one prompt on an idle machine. `tokens_per_joule_at_most` is decode at the GPUs' power limit: a bound."""
 
@@ -120,7 +119,7 @@ class SpeedEstimate:
     tokens_per_joule_at_most: float | None = None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LaunchCommand:
     engine: str
     command: str
@@ -128,13 +127,13 @@ class LaunchCommand:
     note: str = ""
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Note:
     level: Literal["info", "warning"]
     text: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ModelSummary:
     """The model without its lists."""
 
@@ -154,7 +153,7 @@ class ModelSummary:
     basis: Basis
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RequestSummary:
     """What was planned, defaults filled in."""
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from itertools import islice
 from shlex import quote
 from typing import Final
 
@@ -12,7 +14,6 @@ from .errors import UsageError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .models.model import Model
-from .speed import estimate
 from .units import format_gib
 
 __all__ = ["suggestions"]
@@ -28,8 +29,8 @@ _SHORTEST: Final = 1024
 def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: str, headroom: Headroom) -> tuple[str, ...]:
     """Changes that make it fit, the mildest first; without a GPU, the common ones it fits."""
     if not devices:
-        fitting = [_short(spec.name) for spec in common_gpus() if headroom(model, work, (device_of(spec),)) >= 0]
-        return (f"fits one of: {', '.join(fitting[:6])}",) if fitting else ("fits no single common GPU: name several with --gpu",)
+        fitting = list(islice((name for name, gpu in _common() if headroom(model, work, gpu) >= 0), 6))
+        return (f"fits one of: {', '.join(fitting)}",) if fitting else ("fits no single common GPU: name several with --gpu",)
     here = [
         *_quantised_cache(model, work, devices, headroom),
         *_shorter_context(model, work, devices),
@@ -37,6 +38,12 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
     ]
     here = here or _smaller_and_shorter(model, work, devices)
     return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices, headroom))
+
+
+@lru_cache(maxsize=1)
+def _common() -> tuple[tuple[str, tuple[Device, ...]], ...]:
+    """Each common card alone, by its short name."""
+    return tuple((_short(spec.name), (device_of(spec),)) for spec in common_gpus())
 
 
 def _short(name: str) -> str:
@@ -82,6 +89,8 @@ def _offload(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]
     layers = fewest(model, work, devices) if fewest and work.offload == "auto" else None
     if not layers:
         return []
+    from .speed.estimate import estimate
+
     moved = "experts" if model.architecture.experts else f"{layers} layers"
     changed = replace(work, offload=moved)
     rate = estimate(model, changed, devices, engine_module(work.engine).allocate(model, changed, devices))
@@ -112,8 +121,7 @@ def _smaller_and_shorter(model: Model, work: Work, devices: tuple[Device, ...]) 
 
 def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
     largest_now = max(device.usable for device in devices)
-    for spec in common_gpus():
-        device = device_of(spec)
-        if device.usable > largest_now and headroom(model, work, (device,)) >= 0:
-            return [f'--gpu "{_short(spec.name)}": {_effect(model, work, (device,))}']
+    for name, gpu in _common():
+        if gpu[0].usable > largest_now and headroom(model, work, gpu) >= 0:
+            return [f'--gpu "{name}": {_effect(model, work, gpu)}']
     return []

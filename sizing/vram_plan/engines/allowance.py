@@ -56,7 +56,7 @@ def share(total: int, count: int, index: int) -> int:
 def kv_bytes(model: Model, work: Work) -> int:
     """K and V of all sequences in the cache types asked for; an index key is stored as K is."""
     k, v = CACHE_TYPES[work.kv_k], CACHE_TYPES[work.kv_v]
-    if k == v:
+    if k is v or k == v:
         elements = model.architecture.kv_bytes(work.context, 1)
         return -(-elements * k.numerator * work.sequences // k.denominator)
     total = sum(

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import field
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from ..formats import Format
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand, Term
-from ..values import frozen
 
 __all__ = ["Allocation", "Engine", "LaunchCommand", "Work"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Work:
     """One piece of work for an engine, parsed and with the planner's defaults filled in. Hashable.
 
@@ -44,7 +43,7 @@ class Work:
         return default
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Allocation:
     """What an engine takes: the terms of each device (in the order given), the host's, and its own figures.
 
@@ -71,5 +70,9 @@ class Engine(Protocol):
 
     def allocate(self, model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
         """The memory this work takes on these devices; with no device, on one large enough. Pure and quick:
-        it is called some tens of times for the inverse questions. Never shrinks as context or sequences grow."""
+        it is called some tens of times for the inverse questions. Never shrinks as context or sequences grow.
+
+        A module may also have `room` (of the same arguments): the bytes left free where least is, as an int and without the words,
+        and `MAX_SEQUENCES`, beyond which it refuses; and `completed`, what is worth finding out once a plan.
+        """
         ...

@@ -7,7 +7,7 @@ llama-kv-cache.cpp, llama-hparams.cpp (`n_embd_r`, `n_embd_s`).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,7 +15,6 @@ from ..formats.cache_types import CACHE_TYPES
 from ..models.architecture import Architecture, CacheLayer
 from ..models.gguf_families import WINDOWS
 from ..models.model import Model
-from ..values import frozen
 from .llamacpp_tape import padded
 
 __all__ = ["CELLS", "Context", "KvGroup", "cache_layers", "kv_groups", "state_elements", "state_widths"]
@@ -75,7 +74,7 @@ def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
     return tuple(replace(layer, kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class KvGroup:
     """`count` layers that cache the same: bytes of K and V a cell, and what each tensor's last row is padded by."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import tomllib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,7 +14,6 @@ from vram_plan_data import ROOT
 from ..errors import UsageError
 from ..hardware.device import MIB, Device
 from ..models.architecture import Basis
-from ..values import frozen
 from .base import Work
 
 __all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
@@ -35,7 +35,7 @@ _BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": 
 _TRUE: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Build:
     date: str
     mask_cast: bool
@@ -62,7 +62,7 @@ def build_of(month: str) -> Build:
     return known[-1] if known else _builds()[0]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The options as values; `gpu_layers` is None for all of them."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ..models.architecture import CacheLayer
 from ..models.model import Model
-from ..values import frozen
 from .sglang_settings import Settings, window_pool
 
 __all__ = ["Cells", "cells_of"]
@@ -17,7 +17,7 @@ __all__ = ["Cells", "cells_of"]
 _INDEX_SCALE: Final = 4
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Cells:
     """What one pipeline stage keeps on one rank: bytes of a token in full layers and in windowed ones, and of one request's states."""
 

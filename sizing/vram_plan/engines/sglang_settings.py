@@ -13,7 +13,6 @@ from vram_plan_data import ROOT
 from ..errors import UsageError
 from ..hardware.device import MIB, Device
 from ..models.model import Model
-from ..values import frozen
 from .base import Work
 from .options import flag, fraction, whole
 from .vllm_settings import split
@@ -52,7 +51,7 @@ class Profile:
     source: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Settings:
     """All that the pools hang on beside model, format and GPUs. `fraction` is mem_fraction_static."""
 

@@ -21,7 +21,6 @@ from ..models.architecture import Basis, CacheLayer
 from ..models.model import Model
 from ..results import Term
 from ..units import MIB
-from ..values import frozen
 from .allowance import weights_why
 from .base import Allocation, Work
 from .options import choice
@@ -43,7 +42,7 @@ _ROOM: Final = 1.25
 _SMALL_BLOCKS, _ROUNDING = 32 * MIB, MIB
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Asked:
     attention: str
     static: bool

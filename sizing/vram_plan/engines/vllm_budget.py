@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final
@@ -15,7 +16,6 @@ from typing import Any, Final
 from ..errors import UsageError
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
-from ..values import frozen
 
 __all__ = [
     "Profile",
@@ -41,7 +41,7 @@ _SAMPLER_BYTES: Final = 48 * MIB
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Profile:
     """A row of vllm_profiles.toml: how one version and its successors behave."""
 
@@ -104,7 +104,7 @@ def batch_defaults(device: Device | None) -> tuple[int, int]:
     raise AssertionError("the last row fits every GPU")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Sizes:
     """Widths the activation peak hangs on."""
 

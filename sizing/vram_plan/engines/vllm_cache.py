@@ -12,13 +12,12 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..models.model import Model
-from ..values import frozen
 from .vllm_specs import WHOLE, CacheSetup, Spec, layer_specs
 
 __all__ = ["Group", "Layout", "cache_layout", "grouped", "largest_length"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Group:
     """Layers whose blocks are handed out together. `specs` has one entry per layer (and cache of it)."""
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final
 
 from vram_plan_data import ROOT
 
 from ..models.model import Model
-from ..values import frozen
 
 __all__ = ["VllmClass", "text_config", "vision_heads", "vllm_class"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class VllmClass:
     """One architecture as vLLM runs it.
 

@@ -7,6 +7,7 @@ vocab_parallel_embedding.py, quantization/{auto_awq,auto_gptq,fp8}.py, compresse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -15,7 +16,6 @@ from ..formats import Format
 from ..formats.storage import block_elements
 from ..models.architecture import Tensor
 from ..models.model import Model
-from ..values import frozen
 from .base import Work
 from .vllm_classes import vision_heads, vllm_class
 from .vllm_inventory import vllm_tensors
@@ -29,7 +29,7 @@ _FP8_BLOCK: Final = 128
 _VERSION: Final = "0.32"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Asked:
     """What of the work the rules hang on."""
 

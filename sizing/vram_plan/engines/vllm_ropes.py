@@ -7,12 +7,12 @@ positions, whatever `--max-model-len` says. Source: vLLM 0.32, model_executor/la
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ..models.architecture import CacheLayer
 from ..models.model import Model
-from ..values import frozen
 from .vllm_classes import VllmClass, text_config, vllm_class
 from .vllm_inventory import layer_heads
 from .vllm_shards import local_shape
@@ -32,7 +32,7 @@ _ROTATED: Final = ("full", "sliding", "chunked", "latent", "compressed")
 ATTENTION_LAYER_BYTES: Final = 24
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RopeTable:
     """Sines and cosines for `positions` × `width`, in `element_bytes`."""
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ..errors import UsageError
 from ..hardware.device import Device
 from ..models.model import Model
-from ..values import frozen
 from .base import Work
 from .vllm_budget import Profile, batch_defaults, profile_of
 from .vllm_specs import checkpoint_cache
@@ -31,7 +31,7 @@ OPTIONS: Final[Mapping[str, str]] = {
 _MAX_TOKENS: Final = 1 << 30
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Settings:
     """The options with defaults filled in: all that the pool's size hangs on beside model, format and GPUs."""
 

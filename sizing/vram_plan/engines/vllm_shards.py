@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
 from ..models.architecture import Tensor
-from ..values import frozen
 
 __all__ = ["VOCAB_PADDING", "Cut", "LayerHeads", "cut_of", "local_shape", "padded_vocab", "stage_layers"]
 
@@ -38,7 +38,7 @@ _ROLES: Final[Mapping[Cut, str]] = {
 _CUTS: Final[dict[str, Cut]] = {role: cut for cut, roles in _ROLES.items() for role in roles.split()}
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LayerHeads:
     """What the cuts of one layer hang on: its heads, and a Mamba-2 mixer's inner width, state groups and heads."""
 

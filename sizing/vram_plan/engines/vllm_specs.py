@@ -9,14 +9,13 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
 from ..models.architecture import CacheLayer, Tensor
 from ..models.model import Model
-from ..values import frozen
 
 __all__ = ["CacheSetup", "Spec", "SpecKind", "checkpoint_cache", "layer_specs", "text_config"]
 
@@ -32,7 +31,7 @@ _PACKED_V32, _PACKED_V4, _V4_ALIGNMENT = 656, 584, 576
 _EXPANDED: Final = frozenset({"minicpm3"})
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CacheSetup:
     """What the cache's layout hangs on beside the model. `capability` is the major number of the GPU's compute capability;
     `encoder_tokens` what cross-attention is sized for: a batch (config/scheduler.py, max_num_encoder_input_tokens)."""
@@ -46,7 +45,7 @@ class CacheSetup:
     encoder_tokens: int = 8192
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Spec:
     """One layer's cache: pages of `block` tokens and `page` bytes. `fixed` blocks per request where the context does not count.
 
@@ -184,7 +183,7 @@ def _expanded(model: Model, layer: CacheLayer) -> CacheLayer:
 # --- block sizes ------------------------------------------------------------------------------------------------------
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _BlockRule:
     attention: str
     cache: str

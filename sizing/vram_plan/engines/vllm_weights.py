@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ..formats import Format
 from ..models.architecture import Tensor
 from ..models.model import Model
-from ..values import frozen
 from .base import Work
 from .vllm_classes import VllmClass, vision_heads, vllm_class
 from .vllm_inventory import layer_heads, vllm_tensors
@@ -36,7 +36,7 @@ _FUSED: Final = {
 }
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class RankWeights:
     """Bytes one rank allocates when the model is loaded.
 
@@ -74,7 +74,7 @@ def rank_weights(
     return RankWeights(sums.parameters, buffers, sums.extra, sums.why, why, sums.extra_why)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Sums:
     parameters: int
     extra: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, Literal
@@ -14,7 +14,6 @@ from vram_plan_data import ROOT
 
 from ..errors import UnknownNameError, UsageError
 from ..models.architecture import Architecture, Tensor
-from ..values import frozen
 from .gguf_inventory import as_gguf, gguf_facts
 from .mixes import GgufFacts, mix_bits, mix_types
 from .scheme import Scheme, apply_scheme
@@ -25,7 +24,7 @@ __all__ = ["Format", "apply_format", "find_format", "for_engine", "format_for_bi
 Family = Literal["gguf", "scheme", "dtype"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Format:
     """A number format a model's weights can be in.
 

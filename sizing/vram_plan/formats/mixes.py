@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -16,7 +17,6 @@ from vram_plan_data import ROOT
 
 from ..errors import FormatError
 from ..models.architecture import Tensor
-from ..values import frozen
 from .storage import block_elements
 
 __all__ = ["GgufFacts", "is_mix", "mix_bits", "mix_names", "mix_types", "quantisable"]
@@ -24,7 +24,7 @@ __all__ = ["GgufFacts", "is_mix", "mix_bits", "mix_names", "mix_types", "quantis
 PLAIN_MIXES: Final = ("F32", "F16", "BF16")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class GgufFacts:
     """What the rules ask of a model. `layers` counts the draft (MTP) layers in the file too; `group` is query heads
     per KV head of the first layer, 0 where that has no attention; `large` is llama.cpp's type "70B"."""

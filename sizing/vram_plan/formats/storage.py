@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 import re
+from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
@@ -12,7 +13,6 @@ from typing import Final
 from vram_plan_data import ROOT
 
 from ..errors import FormatError
-from ..values import frozen
 
 __all__ = ["block_elements", "is_scheme_key", "is_stored_format", "storage_bits_per_weight", "storage_bytes", "storage_names"]
 
@@ -20,7 +20,7 @@ __all__ = ["block_elements", "is_scheme_key", "is_stored_format", "storage_bits_
 _PARAMETERS: Final = re.compile(r"([A-Z0-9]+)(?:-([2-8])(?:/(\d{1,6}))?)?")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Scheme:
     """How a matrix of rows × columns is stored by a checkpoint's quantisation scheme."""
 

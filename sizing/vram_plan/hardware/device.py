@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
-
-from ..values import frozen
 
 if TYPE_CHECKING:
     from ..models.architecture import Basis  # only its name: hardware is loaded without the models
@@ -20,7 +18,7 @@ GIB: Final = 1 << 30
 MemoryBasis = Literal["log", "recalled", "rule", "nominal"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class GpuSpec:
     """One accelerator of the catalogue, as software sees it. Rates are dense and in SI units per second, None unknown.
 
@@ -75,7 +73,7 @@ class GpuSpec:
         )  # fmt: skip
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Process:
     """A process that holds memory of a device. `name` and `bytes` are None where the driver does not say."""
 
@@ -84,7 +82,7 @@ class Process:
     bytes: int | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Device:
     """One device and its memory, in bytes.
 
@@ -117,7 +115,7 @@ class Device:
         return self.usable if self.free is None else self.free
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Detection:
     """The devices found or asked for, and what to say about them. `reason` says why there are none."""
 

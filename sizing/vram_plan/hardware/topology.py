@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from ..values import frozen
 from .device import Device
 
 __all__ = ["Topology", "link_of", "topology_of"]
@@ -17,7 +17,7 @@ _NVLINK: Final = re.compile(r"NVLink\d?\s+(\d+(?:\.\d+)?) GB/s")
 _PCIE: Final = re.compile(r"PCIe (\d)\.0 x(\d+)")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Topology:
     """Facts about a set of devices. `link_bytes_per_s` is one device's, one direction; None where it is not known."""
 

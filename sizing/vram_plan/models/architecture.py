@@ -8,8 +8,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Literal
 
-from ..values import frozen
-
 __all__ = ["Architecture", "Basis", "CacheKind", "CacheLayer", "Part", "Tensor"]
 
 Basis = Literal["exact", "formula", "measured", "fallback"]
@@ -24,7 +22,7 @@ CACHE_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "fp8": 1}
 _TABLES = ("rope_", "buffer.")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Tensor:
     """One weight, or one stack of expert weights.
 
@@ -47,7 +45,7 @@ class Tensor:
         return 0 if self.role.startswith(_TABLES) else math.prod(self.shape)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CacheLayer:
     """What one layer keeps for one sequence. A layer with attention and a state (Falcon-H1) has two of these.
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import AmbiguousModelError, ClosedModelError, ModelNotFoundError
-from ..values import frozen
 from .dialects import read_architecture
 
 __all__ = ["CatalogRow", "find_model", "known_id", "list_models", "row_config", "short_name"]
@@ -51,7 +51,7 @@ _GPT_SIZES: Final = ("turbo", "mini", "nano", "image", "realtime", "audio", "cod
 _WORD: Final = re.compile(r"\d+(?:\.\d+)*[a-z]*\d*[a-z]*|[a-z]+")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CatalogRow:
     """One shipped model. `line` is its row of the table, parsed when it is wanted."""
 
@@ -210,10 +210,14 @@ def _one_shape(text: str, ids: list[str]) -> CatalogRow:
     """The plainest of rows of one shape; rows of different shapes are told apart by the person who asks."""
     rows = _rows()
     plain = [id for id in ids if "quantization_config" not in _lines().get(rows[id].same_as or id, "")] or ids
-    shapes = {_shape(rows[id]) for id in plain}
-    if len(shapes) > 1:
+    if not _same_config([rows[id] for id in plain]) and len({_shape(rows[id]) for id in plain}) > 1:
         raise AmbiguousModelError(f"{text[:60]!r} names {len(plain)} models of different shape", f"which one: {', '.join(plain[:12])}?")
     return rows[plain[0]]
+
+
+def _same_config(rows: list[CatalogRow]) -> bool:
+    """Whether rows are one config word for word: then they need not be read to be known of one shape."""
+    return all(row_config(row)[0] == row_config(rows[0])[0] for row in rows[1:])
 
 
 def _shape(row: CatalogRow) -> tuple[object, object]:

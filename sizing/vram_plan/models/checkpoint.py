@@ -6,14 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..values import frozen
-
 __all__ = ["Checkpoint", "GgufHeader", "SourceKind", "StoredTensor"]
 
 SourceKind = Literal["catalogue", "hub", "local", "ollama"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class StoredTensor:
     """One tensor as a file's header lists it. `shape` is row-major (a GGUF's reversed order is turned round)."""
 

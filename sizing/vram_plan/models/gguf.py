@@ -9,13 +9,12 @@ import math
 import re
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FormatError, ModelNotFoundError
 from ..formats.storage import block_elements, storage_bytes
-from ..values import frozen
 from .checkpoint import GgufHeader, StoredTensor
 from .files import file_names, open_regular
 from .json_guard import shown
@@ -61,7 +60,7 @@ _ARRAY: Final = 9
 _SPLIT_NAME = re.compile(r"(.*)-(\d{5})-of-(\d{5})\.gguf", re.IGNORECASE | re.DOTALL)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class LongArray:
     """Stands for a list or text that was too long to keep."""
 

@@ -5,9 +5,8 @@ Source: llama.cpp 0c1e57098, src/llama-arch.cpp, src/llama-model.cpp, src/models
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final, Literal
-
-from ..values import frozen
 
 __all__ = ["DIFFUSION", "ENCODERS", "KNOWN", "WINDOWS", "WindowRule"]
 
@@ -36,7 +35,7 @@ ENCODERS: Final = frozenset({
 DIFFUSION: Final = frozenset({"dream", "llada", "llada-moe", "rnd1"})
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class WindowRule:
     """Which layers slide when the file lists no pattern: all but every n-th (0: all), the first of n full where `first`.
 

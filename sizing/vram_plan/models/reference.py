@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from ..errors import ModelNotFoundError, UsageError
-from ..values import frozen
 
 __all__ = ["Reference", "parse_reference"]
 
@@ -21,7 +21,7 @@ _FILE: Final = (".gguf", ".safetensors", ".json")
 _MAX_TEXT: Final = 4096
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Reference:
     """`text` as typed; `kind` says where to look; the other fields as the kind needs them."""
 

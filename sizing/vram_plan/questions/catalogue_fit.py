@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -24,7 +24,6 @@ from ..planner import headroom
 from ..request import DEFAULT_CONTEXT, make_work, own_format
 from ..results import EstimatedRate, Verdict
 from ..units import parse_tokens
-from ..values import frozen
 from .cells import Machine, cell_and_speed, machine_of, parse_formats, said_engine, summary_of, usual_formats
 from .quality import loss_of
 
@@ -38,7 +37,7 @@ STEP: Final = 1024
 LONGEST: Final = 1 << 20
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ModelFit:
     """One model in the best format that fits: bytes it needs of all GPUs, the longest context
     in steps of 1,024 as far as it was trained, the speed of all sequences together, the loss of that format."""
@@ -58,7 +57,7 @@ class ModelFit:
     loss: float
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ModelsFit:
     """`models` largest first. Left out: `too_large` for any format that loses little, `too_slow` for the speed asked,
     `too_short`: trained for less than this context."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +16,6 @@ from ..planner import rooms_of, verdict_of
 from ..request import own_format
 from ..results import Note, SpeedEstimate, Verdict
 from ..units import parse_tokens
-from ..values import frozen
 
 __all__ = [
     "Cell", "Machine", "cell", "cell_and_speed", "machine_of", "name_of", "parse_contexts", "parse_formats", "said_engine", "summary_of",
@@ -36,7 +36,7 @@ _CONTEXTS: Final = tuple(1024 * k for k in (2, 4, 8, 16, 32, 64, 128))
 MOST: Final = 4096
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Cell:
     """One piece of work on a machine. `needed` is what it takes of all GPUs, in bytes: of a pool that an engine fills
     with cache only what these sequences use. `headroom` is what the fullest GPU has left over (negative: short);
@@ -48,7 +48,7 @@ class Cell:
     verdict: Verdict
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Machine:
     """GPUs in a few words ("2 × RTX 4090") and their sums in bytes. `free` is what an engine may take of them now."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, Literal
 
@@ -13,7 +14,6 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import plan
 from ..results import Plan, Verdict
-from ..values import frozen
 from .cells import machine_of, name_of
 
 __all__ = ["Comparison", "Line", "Subject", "compare"]
@@ -28,7 +28,7 @@ Unit = Literal["bytes", "tokens", "sequences", "tokens/s", "s", "text"]
 Value = int | float | str | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Subject:
     """One column: what is its own about it ("RTX 4090"), and its plan."""
 
@@ -36,7 +36,7 @@ class Subject:
     plan: Plan
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Line:
     """One row. `values` in `unit`, None where unknown, "no limit" where memory sets none. `differs` where the difference
     matters (over 5 % of the largest); `best` are the columns that are best then, of those that fit; none where no value is better."""
@@ -48,7 +48,7 @@ class Line:
     best: tuple[int, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Comparison:
     """`subjects` are the columns, `lines` the rows, `same` what all have in common, in words."""
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UsageError
 from ..hardware import Device, match_gpu
-from ..values import frozen
 
 __all__ = ["Price", "Prices", "parse_prices"]
 
@@ -16,7 +16,7 @@ _AMOUNT: Final = re.compile(r"\s*([$€£¥]?)\s*(\d{1,9}(?:\.\d{1,4})?)\s*([$�
 _HINT: Final = 'write it as "H100=2.1/h" or "RTX 3090=700"'
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Price:
     """`amount` in `currency` ("" where none was said), `per` "h", "month" or "" (to buy)."""
 
@@ -33,7 +33,7 @@ class Price:
         return self.amount / hours / (tokens_per_s * 3600) * 1e6 if hours and tokens_per_s > 0 else None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Prices:
     """Prices by the catalogue's name of a card."""
 

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import csv
+from dataclasses import dataclass
 from functools import lru_cache
 
 from vram_plan_data import ROOT
 
 from ..formats import Format
-from ..values import frozen
 
 __all__ = ["Quality", "loss_of", "quality_of"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Quality:
     """`loss` is the share lost against 16 bits (0.028 is 2.8 %) on `model`: by how much perplexity rose, or a benchmark's
     average fell, as `measure` says. Other models lose more or less: the larger the model, the less as a rule."""

@@ -8,7 +8,7 @@ that costs more is only listed for what it does better.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ..engines import Work, engine_name
@@ -20,7 +20,6 @@ from ..models.model import Model
 from ..planner import evaluate
 from ..request import make_work, own_format
 from ..results import Plan, SpeedEstimate
-from ..values import frozen
 from .cells import Cell, Machine, cell_and_speed, parse_formats, summary_of, usual_formats
 from .machines import machines_to_try, splits
 from .prices import Price, Prices, parse_prices
@@ -35,7 +34,7 @@ FASTER: Final = 1.4
 ENGINES: Final = ("llama.cpp", "vllm")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Option:
     """One way to do it.
 
@@ -62,7 +61,7 @@ class Option:
     traded: tuple[str, ...] = ()
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Miss:
     """A way that nearly does it: what it lacks, and what would make it do."""
 
@@ -71,7 +70,7 @@ class Miss:
     changes: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Recommendation:
     """`options` best first; where there are none, `misses` nearest first. `tried` counts the combinations looked at."""
 
@@ -86,7 +85,7 @@ class Recommendation:
     notes: tuple[str, ...]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Try:
     """One combination, judged without a whole plan of it."""
 
@@ -114,7 +113,7 @@ class _Try:
         return self.work.offload == "experts"
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Targets:
     """Tokens/s of one sequence at least, seconds to the first token at most."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engines import Work, engine_module
@@ -13,13 +13,12 @@ from ..models.model import Model
 from ..planner import rooms_of, verdict_of
 from ..request import make_work
 from ..results import Verdict
-from ..values import frozen
 from .cells import machine_of, name_of, parse_contexts, parse_formats, said_engine
 
 __all__ = ["SweepRow", "sweep"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class SweepRow:
     """One model in one format on one machine: a verdict for each context, in the order of `contexts` (ascending)."""
 

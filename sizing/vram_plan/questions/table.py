@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..engines import Work
@@ -14,7 +14,6 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import longest_context
 from ..request import make_work
-from ..values import frozen
 from .cells import (
     Cell,
     Machine,
@@ -33,7 +32,7 @@ from .quality import Quality, quality_of
 __all__ = ["Table", "TableRow", "table"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class TableRow:
     """One format. `weights` in bytes; `max_context` in tokens as `Fit.max_context` has it: None without a GPU, or where
     memory sets no limit; `quality` is what was published of the format's loss, or None."""
@@ -46,7 +45,7 @@ class TableRow:
     quality: Quality | None
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Table:
     """Formats × contexts, each row's cells in the order of `contexts` (tokens of one sequence). `machine` is None without a GPU."""
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 from vram_plan_data import ROOT
-
-from ..values import frozen
 
 __all__ = [
     "DecodeConstants", "Evidence", "PrefillConstants", "ServerConstants", "Spread", "architecture_key", "decode_constants",
@@ -18,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Spread:
     """Measured ÷ estimated at the ends of the range, and what share of unseen GPUs' measurements it holds."""
 
@@ -26,7 +25,7 @@ class Spread:
     high: float
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Evidence:
     """What a class was fitted on, in words for the answer's `basis`."""
 
@@ -36,7 +35,7 @@ class Evidence:
     own_architecture: bool
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DecodeConstants:
     """Multipliers of the decode pieces. Shares are of the catalogue's bandwidth; `layer_s` is a layer's fixed time a token."""
 
@@ -49,7 +48,7 @@ class DecodeConstants:
     evidence: Evidence
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PrefillConstants:
     """Multipliers of the prefill pieces: shares of the matrix rate, of the issue rate and of the bandwidth."""
 
@@ -63,7 +62,7 @@ class PrefillConstants:
     evidence: Evidence
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ServerConstants:
     """Multipliers of a server's step: bandwidth and arithmetic shares, a layer's fixed time, an all-reduce's fixed time."""
 

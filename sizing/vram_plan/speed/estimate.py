@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
@@ -10,7 +11,6 @@ from ..engines.weights import weights_of
 from ..hardware import Device
 from ..models.model import Model
 from ..results import EstimatedRate, SpeedEstimate
-from ..values import frozen
 from .constants import Spread, table
 from .roofline import decode_pieces, decode_terms, prefill_pieces, prefill_terms
 from .server import prefill_flops, server_pieces, server_terms
@@ -22,7 +22,7 @@ __all__ = ["Host", "Step", "estimate", "step_of"]
 Bound = Literal["memory", "compute", "overhead", "link"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Host:
     """Weight bytes in host memory: those a decode step reads, and all a prompt needs."""
 
@@ -30,7 +30,7 @@ class Host:
     held: float = 0.0
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Step:
     """Seconds of one step by what they go to, and the range measurements kept to."""
 

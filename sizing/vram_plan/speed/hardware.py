@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from ..hardware.device import Device, GpuSpec
-from ..values import frozen
 from .constants import architecture_key
 
 __all__ = ["Rates", "backend_of", "rates_of"]
@@ -22,7 +22,7 @@ _OPS_UNIT: Final = 1024
 _NO_INT8_TENSORS: Final = ("6.0", "7.0")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Rates:
     """Bytes and operations per second of one GPU. `tensor_flops` is the matrix rate of 16-bit or int8 prefill,
     `issue_flops` multiprocessors × clock (in 1,024 operations), which quantised kernels follow."""

@@ -7,7 +7,7 @@ output matrix), vision towers rest while text is written, and of the routed expe
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from ..engines.weights import weights_of
@@ -15,12 +15,11 @@ from ..formats import Format
 from ..formats.storage import storage_bytes
 from ..models.architecture import CacheLayer
 from ..models.model import Model
-from ..values import frozen
 
 __all__ = ["Reads", "reads_of"]
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class CacheGroup:
     """`count` equal layers: elements read for each token attended to (K and V apart), and how many tokens are at most.
 
@@ -49,7 +48,7 @@ class CacheGroup:
         return (below * (first + self.limit) / 2 + (last - self.limit) * self.limit) / (last - first)
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Reads:
     """One model in one format. Bytes and parameters; `shared_*` are used for every token, `expert_*` are all routed experts.
 

@@ -6,7 +6,8 @@ constant. Only + − × ÷ are used here, so the tool that fits the constants ru
 
 from __future__ import annotations
 
-from ..values import frozen
+from dataclasses import dataclass
+
 from .constants import DecodeConstants, PrefillConstants, ServerConstants
 from .hardware import Rates
 from .reads import Reads
@@ -20,7 +21,7 @@ __all__ = [
 UBATCH = 512
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DecodePieces:
     """One token of each of `sequences`: seconds at full rate. `issue_s` is weight bytes ÷ fp32 rate: per byte per flop."""
 
@@ -31,7 +32,7 @@ class DecodePieces:
     layers: float
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class DecodeTerms:
     weights_s: float
     kv_s: float
@@ -67,7 +68,7 @@ def decode_terms(c: DecodeConstants, p: DecodePieces) -> DecodeTerms:
     )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PrefillPieces:
     """One prompt in micro-batches: seconds at full rate; `layer_runs` is layers × micro-batches."""
 
@@ -79,7 +80,7 @@ class PrefillPieces:
     tensor_flops: float
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class PrefillTerms:
     compute_s: float
     weights_s: float
@@ -119,7 +120,7 @@ def prefill_terms(c: PrefillConstants, p: PrefillPieces) -> PrefillTerms:
     )
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ServerPieces:
     """One step of a server: seconds at full rate on one of the tensor-parallel GPUs."""
 
@@ -132,7 +133,7 @@ class ServerPieces:
     prefill_s: float
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class ServerTerms:
     weights_s: float
     kv_s: float

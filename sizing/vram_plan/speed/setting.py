@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 from ..engines.base import Work
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
 from ..models.model import Model
-from ..values import frozen
 from .constants import (
     DecodeConstants,
     Evidence,
@@ -30,7 +30,7 @@ __all__ = ["LLAMA", "Gpu", "Setting", "setting_of"]
 LLAMA: Final = ("llama.cpp", "ollama")
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Gpu:
     """One GPU of a layer split: its share of the layers, its rates and constants."""
 
@@ -40,7 +40,7 @@ class Gpu:
     prefill: PrefillConstants
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Setting:
     """A model in a format on an engine and devices. `gpus` for llama.cpp's layer split, `server` for tensor-parallel ranks."""
 

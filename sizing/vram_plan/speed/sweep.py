@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..engines.allowance import kv_bytes
 from ..engines.base import Work
 from ..hardware import Device
 from ..models.model import Model
-from ..values import frozen
 from .estimate import step_of
 
 __all__ = ["Load", "Sweep", "sweep"]
@@ -18,7 +17,7 @@ __all__ = ["Load", "Sweep", "sweep"]
 KNEE_SHARE: Final = 0.8
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Load:
     """`sequences` at once: tokens per second of all, seconds per token of each, bytes of KV they hold."""
 
@@ -29,7 +28,7 @@ class Load:
     bound: str
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Sweep:
     """`knee` is the number of sequences beyond which the total grows little; `note` says what the figures leave out."""
 
