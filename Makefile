@@ -1,7 +1,7 @@
 # The one task file. PYTHON is any interpreter that has the project with its test and dev extras.
 PYTHON ?= python
 
-.PHONY: check test lint types docs docs-check bench slow
+.PHONY: check test lint types docs docs-check accuracy bench slow
 
 check: lint types test docs-check
 
@@ -22,6 +22,9 @@ docs:
 
 docs-check:
 	$(PYTHON) docs/generate.py --check
+
+accuracy:
+	$(PYTHON) docs/accuracy.py
 
 bench:
 	$(PYTHON) docs/benchmark.py

@@ -1,4 +1,7 @@
-"""Write docs/accuracy.md: `python docs/accuracy.py`. Each section is a function that returns Markdown."""
+"""Write docs/accuracy.md: `python docs/accuracy.py`. Each section is a function that returns Markdown.
+
+With --cases, print every case of memory as tab-separated lines instead.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / part) for part in ("docs", "sizing", "data", "tests")]
 
+from accuracy_memory import case_lines, memory_section  # noqa: E402
 from accuracy_speed import speed_section  # noqa: E402
 
-SECTIONS: tuple[Callable[[], str], ...] = (speed_section,)
+SECTIONS: tuple[Callable[[], str], ...] = (memory_section, speed_section)
 PAGE = ROOT / "docs" / "accuracy.md"
 
 
@@ -21,4 +25,7 @@ def page() -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(), encoding="utf-8")
+    if "--cases" in sys.argv:
+        print("\n".join(case_lines()))
+    else:
+        PAGE.write_text(page(), encoding="utf-8")
