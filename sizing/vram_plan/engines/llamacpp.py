@@ -6,7 +6,7 @@ Verified against llama.cpp 0c1e57098 (2026-10); differences of older builds are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from ..hardware.device import Device
 from ..models.model import Model
 from ..results import Term
 from ..units import MIB, format_gib
-from ..values import Same, frozen
+from ..values import Same
 from .base import Allocation, Work
 from .llamacpp_cells import CELLS, Context, KvGroup, cache_layers, kv_groups, state_elements, state_widths
 from .llamacpp_compute import compute_bytes
@@ -36,7 +36,7 @@ OFFLOADED_BATCH: Final = 32
 MMPROJ_COMPUTE: Final = 248 * MIB
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Run:
     """One load of a model, settled: what was asked, the context it makes, and where the layers go."""
 
@@ -48,7 +48,7 @@ class Run:
     weights: FileWeights
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class Share:
     """One device's part of a run, as far as neither context nor sequences change it: `fixed` are its weights' and towers' bytes,
     `state` the elements of one sequence's recurrent state."""

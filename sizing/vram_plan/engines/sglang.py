@@ -16,7 +16,7 @@ from ..models.architecture import Basis
 from ..models.model import Model
 from ..results import Term
 from ..units import format_gib
-from ..values import Same, frozen
+from ..values import Same
 from .base import Allocation, Work
 from .sglang_cells import Cells, cells_of
 from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, runtime_bytes, window_pool
@@ -32,7 +32,7 @@ _STATE_SHARE: Final = 0.9 / 1.9
 _LEAST_LIMIT, _MOST_LIMIT = 2048, 4096
 
 
-@frozen
+@dataclass(frozen=True, slots=True)
 class _Pools:
     """Sizes of the pools, the smallest rank's: tokens of the full layers, of the windowed ones, and request states."""
 
