@@ -32,7 +32,7 @@ rest on constants by version (`vllm_profiles.toml`) read off these logs, so expe
 *tokens* and *concurrency* follow from them. Weights, and tokens from the logged memory, rest on no log.""",
     "vLLM logs, few flags": """\
 Logs that leave out flags, GPU or kernel, which were then assumed, and of models whose configs are written into the case (by hand,
-from what is published of granite and Mistral Small). Little is known of versions before 0.8.3,
+from what is published of granite, Mistral Small and Kimi-VL). Little is known of versions before 0.8.3,
 whose constants rest on vllm-project/vllm#17327 here, and of Marlin kernels. Two give the available memory, so their tokens test
 the cache alone. Non-torch memory of granite and of version 0.19 is in-sample.""",
     "llama.cpp and Ollama logs": """\
@@ -62,13 +62,16 @@ _HEAD = """\
 | what | kind | cases | median | 90th percentile | worst | naive: median / 90th / worst |
 | --- | --- | ---: | ---: | ---: | ---: | ---: |"""
 
+_SHORT_HEAD = _HEAD.replace("| kind |", "| figure |")
+
 
 def memory_section(every: int = 1) -> str:
     """Markdown; of one row in `every` of each file."""
     cases, unpredicted = all_cases(every)
+    heads = ["### In short", "", _SHORT_HEAD, *_short(cases), ""]
     parts = [_part(name, [case for case in cases if case.part == name]) for name in _PARTS]
     lists = (*_logs(cases), *_outliers(cases), *_not_predicted(unpredicted))
-    return "\n".join(["## Memory", "", _INTRO.format(cases=len(cases)), *parts, *lists])
+    return "\n".join(["## Memory", "", _INTRO.format(cases=len(cases)), *heads, *parts, *lists])
 
 
 def case_lines(every: int = 1) -> Iterable[str]:
@@ -77,6 +80,13 @@ def case_lines(every: int = 1) -> Iterable[str]:
     for c in all_cases(every)[0]:
         naive = "" if c.naive is None else f"{c.naive:.6g}"
         yield f"{c.part}\t{c.component}\t{c.kind}\t{c.label}\t{c.predicted:.10g}\t{c.measured:.10g}\t{c.error:.3g}\t{naive}"
+
+
+def _short(cases: Sequence[Case]) -> Iterable[str]:
+    """Every component, of all kinds together."""
+    for name in _PARTS:
+        for component in dict.fromkeys(case.component for case in cases if case.part == name):
+            yield _row(name, component, [case for case in cases if (case.part, case.component) == (name, component)])
 
 
 def _part(name: str, cases: Sequence[Case]) -> str:
