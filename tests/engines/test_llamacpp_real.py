@@ -1,7 +1,8 @@
 """A real llama.cpp loads small models written from vram-plan's own inventory; its log is compared with the plan.
 
-Needs `xllamacpp` (tests/requirements-engines.txt). It runs on the CPU, and its build lays out models this small a
-little wider than the one the rules were read from: a layer of 256 columns is off by one such row at most.
+Needs `xllamacpp` (tests/requirements-engines.txt). Weights, KV and state agree to the log's last digit. The compute
+buffer of these models, 256 columns wide, is larger than planned: by up to two F32 rows of 256 columns for each token
+of a micro-batch, 2 to 16 % of buffers this small (xllamacpp 2026.10; why is not known).
 """
 
 from __future__ import annotations
@@ -99,4 +100,4 @@ def test_buffers_are_what_the_engine_allocates(tmp_path: Path, kind: str, contex
     host = {term.name: term.bytes / MIB for term in plan.host.terms}
     assert host["weights"] == pytest.approx(found["model"], abs=0.02)
     assert host.get("kv_cache", 0.0) == pytest.approx(found.get("KV", 0.0) + found.get("RS", 0.0), abs=0.02)
-    assert host["compute"] == pytest.approx(found["compute"], rel=0.18)
+    assert -0.05 < found["compute"] - host["compute"] < 2 * 256 * 4 * ubatch / MIB + 0.05
