@@ -70,7 +70,8 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
 
 def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Settings) -> Run:
     weights = file_weights(model, work.format)
-    return Run(model, work, settings, context_of(work, settings), _placement(work, settings, devices, len(weights.layers)), weights)
+    placement = _placement(work.offload, Same(settings), Same(devices), len(weights.layers))
+    return Run(model, work, settings, context_of(work, settings), placement, weights)
 
 
 def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
@@ -127,16 +128,19 @@ def context_of(work: Work, settings: Settings) -> Context:
     )  # fmt: skip
 
 
-def _placement(work: Work, settings: Settings, devices: tuple[Device, ...], layers: int) -> Placement:
+@lru_cache(maxsize=4096)
+def _placement(offload: str, asked: Same, on: Same, layers: int) -> Placement:
+    settings: Settings = asked.value
+    devices: tuple[Device, ...] = on.value
     shares = settings.tensor_split or tuple(float(max(device.available, 1)) for device in devices) or (1.0,)
     count = max(len(devices), 1)
     shares = (*shares[:count], *(0.0 for _ in range(count - len(shares))))
     gpu_layers = layers + 1 if settings.gpu_layers is None else settings.gpu_layers
     if settings.backend == "cpu":
         gpu_layers = 0
-    elif settings.gpu_layers is None and work.offload.endswith("layers"):
-        gpu_layers = max(layers + 1 - int(work.offload.split()[0]), 0)
-    return placed(layers, gpu_layers, shares, layers if work.offload == "experts" else 0)
+    elif settings.gpu_layers is None and offload.endswith("layers"):
+        gpu_layers = max(layers + 1 - int(offload.split()[0]), 0)
+    return placed(layers, gpu_layers, shares, layers if offload == "experts" else 0)
 
 
 def room(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
