@@ -1,15 +1,20 @@
 # The one task file. PYTHON is any interpreter that has the project with its test and dev extras.
 PYTHON ?= python
 
-.PHONY: check test lint types docs docs-check accuracy bench slow
+.PHONY: check test lint types docs docs-check accuracy bench slow slow-vllm
 
 check: lint types test docs-check
 
 test:
 	$(PYTHON) -m pytest
 
+# a real llama.cpp: pip install -r tests/requirements-engines.txt
 slow:
-	$(PYTHON) -m pytest -m slow
+	$(PYTHON) -m pytest -m slow --ignore tests/engines/test_vllm_real.py
+
+# vLLM's own code, 3 to 4 GB in an environment of its own: pip install -r tests/requirements-vllm.txt
+slow-vllm:
+	$(PYTHON) -m pytest -m slow -rs tests/engines/test_vllm_real.py
 
 lint:
 	$(PYTHON) -m ruff check .
