@@ -54,8 +54,7 @@ def resolve(text: str | None = None) -> Detection:
     names none, HardwareError for a broken driver, or for "local" when there is no GPU.
     """
     from ..errors import HardwareError
-    from .local import local_devices
-    from .parse import parse_gpus
+    from . import local_devices, parse_gpus
 
     if text is not None and text.strip().lower() != "local":
         return parse_gpus(text)
