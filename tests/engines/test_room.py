@@ -15,7 +15,7 @@ from vram_plan.hardware import Device, parse_gpus
 from vram_plan.planner import headroom, most_sequences, rooms_of
 
 MACHINES = ("RTX 3060 12GB", "RTX 3090 + RTX 3060 12GB", "4x RTX 4090", "RX 7900 XTX", "M3 Max 64GB", "8GB")
-MODELS = ("llama3-8b", "gemma3-12b", "qwen3-30b-a3b", "deepseek-v2-lite")
+MODELS = ("llama3-8b", "gemma3-12b", "qwen3-30b-a3b", "deepseek-v2-lite", "lfm2-1.2b")
 Options = tuple[tuple[str, object], ...]
 OPTIONS: tuple[Options, ...] = (
     (), (("ubatch", 64),), (("n_gpu_layers", 9),), (("mmproj", True),), (("kv_unified", True),), (("tensor_split", "3,1"),),

@@ -91,6 +91,8 @@ class _FreeBlocks:
     def give(self, offset: int, size: int) -> None:
         """Free a place; like ggml, join it with a neighbour and at most one more."""
         blocks = self._blocks
+        if offset > blocks[-1][0]:
+            return  # an empty place whose surroundings have been freed into the endless block
         for i, block in enumerate(blocks):
             if block[0] + block[1] == offset:
                 block[1] += size
