@@ -1,10 +1,74 @@
-"""The largest number that still fits, found exactly."""
+"""The inverse questions: how much room is left, and the largest context or number of sequences that still fits, exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from typing import Final
 
-__all__ = ["largest"]
+from .engines import Allocation, Work, engine_module
+from .hardware import Device
+from .models.model import Model
+
+__all__ = ["at", "available", "headroom", "largest", "longest_context", "most_sequences", "rooms_of"]
+
+Room = Callable[[Model, Work, tuple[Device, ...]], int]
+#: Beyond this no context or number of sequences is looked for: memory sets no limit there.
+CONTEXT_LIMIT: Final = 1 << 30
+SEQUENCE_LIMIT: Final = 1 << 20
+
+
+def longest_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The longest context that fits; 0 when none does; None where memory sets no limit."""
+    return _max_context(model, at(work, context=1), devices)
+
+
+def most_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The most sequences of this context that fit; 0 when not one does; None where memory sets no limit."""
+    return _max_sequences(model, at(work, sequences=1), devices)
+
+
+@lru_cache(maxsize=4096)
+def _max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    return largest(lambda n: headroom(model, at(work, context=n), devices), CONTEXT_LIMIT)
+
+
+@lru_cache(maxsize=4096)
+def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    most = getattr(engine_module(work.engine), "MAX_SEQUENCES", None)  # more are refused
+    found = largest(lambda n: headroom(model, at(work, sequences=n), devices), most or SEQUENCE_LIMIT)
+    return most if found is None else found
+
+
+def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
+    """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
+    module = engine_module(work.engine)
+    quick: Room | None = getattr(module, "room", None)
+    if quick is not None:
+        return quick(model, work, devices)
+    found = module.allocate(model, work, devices)
+    room = min(rooms_of(found, devices))
+    return min(room, -1) if found.refusal else room
+
+
+def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:
+    """Bytes left free of each device: the engine's own figures where it has them."""
+    if found.headroom is not None:
+        return tuple(found.headroom)
+    return tuple(available(device) - sum(t.bytes for t in terms) for device, terms in zip(devices, found.devices, strict=True))
+
+
+def at(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
+    """The work at another context or number of sequences; its prompt and answer left out, which memory does not ask for."""
+    return Work(
+        work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, 0, 0,
+        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, work.options,
+    )  # fmt: skip
+
+
+def available(device: Device) -> int:
+    """What an engine can take of a device now."""
+    return device.usable if device.free is None else min(device.free, device.usable)
 
 
 def largest(headroom: Callable[[int], int], limit: int) -> int | None:

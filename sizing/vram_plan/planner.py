@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
 from .engines import Allocation, Work, engine_module
-from .engines.allowance import kv_bytes
+from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .hardware import Detection, Device, resolve
-from .inverse import largest
+from .inverse import at, available, longest_context, most_sequences
 from .launch import launch
 from .models.loading import load
 from .models.model import Model
@@ -33,10 +33,6 @@ from .units import MIB, format_gib
 
 __all__ = ["max_context", "max_sequences", "plan"]
 
-Room = Callable[[Model, Work, tuple[Device, ...]], int]
-#: Beyond this no context or number of sequences is looked for: memory sets no limit there.
-CONTEXT_LIMIT: Final = 1 << 30
-SEQUENCE_LIMIT: Final = 1 << 20
 #: Less than this share of the usable memory left over is called tight: a desktop or a second program takes as much.
 TIGHT_SHARE: Final = 0.04
 #: Less than this held by others goes without a note: the driver's own share.
@@ -136,54 +132,6 @@ def max_sequences(model: Model | str, **request: Any) -> int | None:
     return plan(model, **request).fit.max_sequences
 
 
-def longest_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    """The longest context that fits; 0 when none does; None where memory sets no limit."""
-    return _max_context(model, _with(work, context=1), devices)
-
-
-def most_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    """The most sequences of this context that fit; 0 when not one does; None where memory sets no limit."""
-    return _max_sequences(model, _with(work, sequences=1), devices)
-
-
-@lru_cache(maxsize=4096)
-def _max_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    return largest(lambda n: headroom(model, _with(work, context=n), devices), CONTEXT_LIMIT)
-
-
-@lru_cache(maxsize=4096)
-def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
-    most = getattr(engine_module(work.engine), "MAX_SEQUENCES", None)  # more are refused
-    found = largest(lambda n: headroom(model, _with(work, sequences=n), devices), most or SEQUENCE_LIMIT)
-    return most if found is None else found
-
-
-def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
-    """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
-    module = engine_module(work.engine)
-    quick: Room | None = getattr(module, "room", None)
-    if quick is not None:
-        return quick(model, work, devices)
-    found = module.allocate(model, work, devices)
-    room = min(rooms_of(found, devices))
-    return min(room, -1) if found.refusal else room
-
-
-def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:
-    """Bytes left free of each device: the engine's own figures where it has them."""
-    if found.headroom is not None:
-        return tuple(found.headroom)
-    return tuple(_free(device) - sum(t.bytes for t in terms) for device, terms in zip(devices, found.devices, strict=True))
-
-
-def _with(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
-    """The work at another context or number of sequences; its prompt and answer left out, which memory does not ask for."""
-    return Work(
-        work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, 0, 0,
-        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, work.options,
-    )  # fmt: skip
-
-
 def _machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
     if gpus is None:
         return Detection()
@@ -199,10 +147,6 @@ def _named(gpus: str) -> Detection:
     return resolve(gpus)
 
 
-def _free(device: Device) -> int:
-    return device.usable if device.free is None else min(device.free, device.usable)
-
-
 def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, ...]:
     if not devices:
         return tuple(
@@ -211,14 +155,14 @@ def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, 
     placed = []
     for i, (device, terms) in enumerate(zip(devices, found.devices, strict=True)):
         used = sum(term.bytes for term in terms)
-        room = _free(device) - used if found.headroom is None else found.headroom[i]
+        room = available(device) - used if found.headroom is None else found.headroom[i]
         placed.append(DevicePlan(device.name, device.index, device.total, device.usable, device.free, terms, used, room))
     return tuple(placed)
 
 
 def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation, placed: tuple[DevicePlan, ...]) -> Fit:
     if not devices:
-        return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown", headroom))
+        return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown"))
     rooms = [device.headroom or 0 for device in placed]
     room = min(rooms)
     verdict = verdict_of(rooms, devices, found)
@@ -228,7 +172,7 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         placed[rooms.index(room)].index,
         longest_context(model, work, devices),
         most_sequences(model, work, devices),
-        () if verdict == "fits" else suggestions(model, work, devices, verdict, headroom),
+        () if verdict == "fits" else suggestions(model, work, devices, verdict),
     )
 
 
@@ -271,8 +215,8 @@ def _compression(model: Model) -> int:
 def _kv_per_token(model: Model, work: Work) -> int:
     """What one more token of this context adds for one sequence; once windows are full they add nothing."""
     ahead = 1 + _compression(model)
-    one = _with(work, sequences=1)
-    return (kv_bytes(model, _with(one, context=work.context + ahead)) - kv_bytes(model, one)) // ahead
+    one = at(work, sequences=1)
+    return (kv_bytes(model, at(one, context=work.context + ahead)) - kv_bytes(model, one)) // ahead
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -13,12 +12,12 @@ from .engines import Work, engine_module
 from .errors import UsageError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
+from .inverse import headroom, longest_context
 from .models.model import Model
 from .units import format_gib
 
 __all__ = ["suggestions"]
 
-Headroom = Callable[[Model, Work, tuple[Device, ...]], int]
 _SMALLER: Final = {
     True: ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
     False: ("FP8", "AWQ"),
@@ -26,18 +25,18 @@ _SMALLER: Final = {
 _SHORTEST: Final = 1024
 
 
-def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: str, headroom: Headroom) -> tuple[str, ...]:
+def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: str) -> tuple[str, ...]:
     """Changes that make it fit, the mildest first; without a GPU, the common ones it fits."""
     if not devices:
         fitting = list(islice((name for name, gpu in _common() if headroom(model, work, gpu) >= 0), 6))
         return (f"fits one of: {', '.join(fitting)}",) if fitting else ("fits no single common GPU: name several with --gpu",)
     here = [
-        *_quantised_cache(model, work, devices, headroom),
+        *_quantised_cache(model, work, devices),
         *_shorter_context(model, work, devices),
-        *_smaller_format(model, work, devices, headroom),
+        *_smaller_format(model, work, devices),
     ]
     here = here or _smaller_and_shorter(model, work, devices)
-    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices, headroom))
+    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices))
 
 
 @lru_cache(maxsize=1)
@@ -59,7 +58,7 @@ def _effect(model: Model, work: Work, devices: tuple[Device, ...]) -> str:
     return format_gib(sum(term.bytes for terms in found.devices for term in terms))
 
 
-def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
     small = "q8_0" if work.engine in ("ollama", "llama.cpp") else "fp8"
     if work.kv_k not in ("f16", "bf16", "f32"):
         return []
@@ -74,8 +73,6 @@ def _quantised_cache(model: Model, work: Work, devices: tuple[Device, ...], head
 
 
 def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], option: str = "") -> list[str]:
-    from .planner import longest_context
-
     longest = longest_context(model, work, devices)
     if longest is None or longest < _SHORTEST or longest >= work.context:
         return []
@@ -103,7 +100,7 @@ def _smaller_formats(work: Work) -> list[Work]:
     return [replace(work, format=format) for format in formats if format.bits_per_weight < work.format.bits_per_weight]
 
 
-def _smaller_format(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+def _smaller_format(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
     for changed in _smaller_formats(work):
         if headroom(model, changed, devices) >= 0:
             return [f"--quant {changed.format.name}: {_effect(model, changed, devices)}"]
@@ -119,7 +116,7 @@ def _smaller_and_shorter(model: Model, work: Work, devices: tuple[Device, ...]) 
     return []
 
 
-def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...], headroom: Headroom) -> list[str]:
+def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
     largest_now = max(device.usable for device in devices)
     for name, gpu in _common():
         if gpu[0].usable > largest_now and headroom(model, work, gpu) >= 0:

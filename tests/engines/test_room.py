@@ -12,7 +12,7 @@ from vram_plan.engines import engine_module
 from vram_plan.engines.base import Work
 from vram_plan.formats import find_format, for_engine
 from vram_plan.hardware import Device, parse_gpus
-from vram_plan.planner import headroom, most_sequences, rooms_of
+from vram_plan.inverse import headroom, most_sequences, rooms_of
 
 MACHINES = ("RTX 3060 12GB", "RTX 3090 + RTX 3060 12GB", "4x RTX 4090", "RX 7900 XTX", "M3 Max 64GB", "8GB")
 MODELS = ("llama3-8b", "gemma3-12b", "qwen3-30b-a3b", "deepseek-v2-lite", "lfm2-1.2b")

@@ -21,8 +21,8 @@ from ..models.architecture import Basis, CacheLayer
 from ..models.model import Model
 from ..results import Term
 from ..units import MIB
-from .allowance import weights_why
 from .base import Allocation, Work
+from .need import weights_why
 from .options import choice
 from .sglang_settings import capability
 from .transformers_forward import Forward, cat_bytes, forward_of

@@ -11,16 +11,15 @@ from typing import Any, Final, NamedTuple
 from vram_plan_data import ROOT
 
 from ..engines import Work
-from ..engines.allowance import kv_bytes
+from ..engines.need import kv_bytes
 from ..errors import HardwareError, UnknownNameError
 from ..formats import Format
 from ..hardware import Detection, Device
-from ..inverse import largest
+from ..inverse import headroom, largest
 from ..models.architecture import Architecture
 from ..models.catalog import CatalogRow, list_models
 from ..models.loading import load_row
 from ..models.model import Model
-from ..planner import headroom
 from ..request import DEFAULT_CONTEXT, make_work, own_format
 from ..results import EstimatedRate, Verdict
 from ..units import parse_tokens

@@ -11,8 +11,9 @@ from ..engines import Allocation, Work, engine_module, engine_name
 from ..errors import UsageError
 from ..formats import Format, find_format, for_engine
 from ..hardware import Detection, Device, local_devices, resolve
+from ..inverse import rooms_of
 from ..models.model import Model
-from ..planner import rooms_of, verdict_of
+from ..planner import verdict_of
 from ..request import own_format
 from ..results import Note, SpeedEstimate, Verdict
 from ..units import parse_tokens

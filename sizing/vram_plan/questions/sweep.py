@@ -8,9 +8,10 @@ from typing import Any
 
 from ..engines import Work, engine_module
 from ..hardware import Detection, Device
+from ..inverse import rooms_of
 from ..models.loading import load
 from ..models.model import Model
-from ..planner import rooms_of, verdict_of
+from ..planner import verdict_of
 from ..request import make_work
 from ..results import Verdict
 from .cells import machine_of, name_of, parse_contexts, parse_formats, said_engine

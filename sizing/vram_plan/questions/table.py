@@ -10,9 +10,9 @@ from ..engines import Work
 from ..engines.weights import weights_of
 from ..formats import Format
 from ..hardware import Detection, Device
+from ..inverse import longest_context
 from ..models.loading import load
 from ..models.model import Model
-from ..planner import longest_context
 from ..request import make_work
 from .cells import (
     Cell,

@@ -5,8 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Final
 
-from ..engines.allowance import kv_bytes
 from ..engines.base import Work
+from ..engines.need import kv_bytes
 from ..hardware import Device
 from ..models.model import Model
 from .estimate import step_of
