@@ -7,12 +7,15 @@ Prints medians; the figures with the machine's description are kept in docs/perf
 
 from __future__ import annotations
 
+import os
 import resource
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 JOB = [sys.executable, "-m", "vram_plan_cli", "llama3-8b", "--ctx", "16k", "--bits", "4"]
 IMPORTS = [sys.executable, "-c", "import typer, rich.table, pydantic"]
@@ -73,7 +76,28 @@ def questions() -> None:
     timed("sweep of a million combinations", lambda: print(f"{sum(len(row.verdicts) for row in sweep):,} verdicts"))
 
 
+def hub_requests() -> None:
+    """Requests and bytes for a model of the Hub, counted by the tests' server on loopback: at first, and once cached."""
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    from hub_server import Repo, json_file, safetensors_file, serving
+
+    parts = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
+    tensors = {f"model.layers.{n}.{part}.weight": ("BF16", (4096, 4096)) for n in range(32) for part in parts}
+    config = json_file({"model_type": "llama", "hidden_size": 4096, "num_hidden_layers": 32})
+    weights = safetensors_file(tensors)
+    repo = Repo({"config.json": config, "model.safetensors": weights})
+    with tempfile.TemporaryDirectory() as cache, serving(org__model=repo) as hub:
+        ask = [sys.executable, "-m", "vram_plan_cli", "org/model", "--gpu", "24GB"]
+        env = os.environ | {"HF_ENDPOINT": hub.url, "HF_HOME": cache, "HF_HUB_OFFLINE": "0"}
+        for label in ("at first", "once cached"):
+            requests, read = hub.requests, hub.bytes
+            subprocess.run(ask, env=env, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
+            asked, got = hub.requests - requests, hub.bytes - read
+            print(f"one safetensors file, {label:12} {asked} requests, {got:,} bytes (header {len(weights.head):,})")
+
+
 if __name__ == "__main__":
     process_times()
     plan_rate()
     questions()
+    hub_requests()
