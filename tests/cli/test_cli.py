@@ -132,3 +132,17 @@ def test_a_terminal_without_unicode_gets_an_answer(monkeypatch: pytest.MonkeyPat
         main(["llama3-8b", "--bits", "4", "--gpu", "8GB"])
     sys.stdout.flush()
     assert not caught.value.code and b"Fits, with" in written.getvalue()
+
+
+def test_shell_completion_offers_commands_and_models() -> None:
+    import os
+    import subprocess
+    import sys
+
+    def complete(words: str) -> str:
+        env = os.environ | {"_VRAM_PLAN_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": str(len(words.split()))}
+        code = "from vram_plan_cli.app import main; main()"
+        return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=False).stdout
+
+    assert {"plan", "models", "gpus"} <= set(complete("vram-plan ").split())
+    assert "llama3-8b" in complete("vram-plan plan ").split()
