@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import vram_plan as vp
+from vram_plan.models.dialects import read_architecture
 
 LLAMA = {
     "model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2,
@@ -26,3 +27,8 @@ def test_a_word_where_a_number_belongs(tmp_path: Path, word: float) -> None:
     path.write_text(json.dumps({**LLAMA, "hidden_size": word}))
     with pytest.raises(vp.FormatError):
         vp.load(str(path))
+
+
+def test_layer_kinds_as_text_are_refused() -> None:
+    with pytest.raises(vp.FormatError, match="a list belongs there"):
+        read_architecture({"model_type": "gpt_oss", "layer_types": "abc"})

@@ -78,6 +78,8 @@ class Config:
     def items(self, key: str, limit: int = 2 * MAX_LAYERS) -> list[Any] | None:
         """A list of at most `limit` entries, or None where the key is absent or no list."""
         value = self._find((key,))[1]
+        if isinstance(value, str) and key == "layer_types":
+            raise FormatError(f"{self.where}: {key} is {_shown(value)}; a list belongs there")
         if not isinstance(value, list):
             return None
         if len(value) > limit:
