@@ -1,0 +1,200 @@
+"""What was measured on a device: a calibration's points, the constants fitted to them, and how well they predict.
+
+A profile is a value; `profile_store` keeps one a device. Its JSON (schema "vram-plan-profile/1") holds every raw point, so that
+a later version can fit again without measuring. Sizes are bytes, times seconds, rates SI. None: not measured.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final, Literal
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+__all__ = [
+    "SCHEMA", "EngineScale", "Figure", "Fitted", "HeldOut", "Kind", "Mode", "Point", "Profile", "ProfiledDevice", "Quantity", "Software",
+    "What",
+]  # fmt: skip
+
+SCHEMA: Final = "vram-plan-profile/1"
+Kind = Literal["cuda", "rocm", "mps", "cpu"]
+#: How a step's kernels are launched: replayed as one graph, or one by one from Python.
+Mode = Literal["graph", "eager"]
+What = Literal["copy", "read", "matmul", "prefill", "decode", "memory"]
+#: What a held-out figure is of: bytes held, seconds of one decode step, seconds of one prompt.
+Quantity = Literal["memory", "decode", "prefill"]
+
+
+@dataclass(frozen=True, slots=True)
+class ProfiledDevice:
+    """The device that was measured. `uuid` is None for a CPU, and in a file that came from another machine."""
+
+    kind: Kind
+    name: str
+    total_bytes: int
+    uuid: str | None = None
+    driver: str | None = None
+    power_limit_w: float | None = None
+    memory_clock_mhz: float | None = None
+    bus_width_bits: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Software:
+    """What ran the kernels. `cuda` is the version of CUDA or HIP torch was built with, `threads` those of a CPU's kernels."""
+
+    torch: str
+    python: str
+    os: str
+    cuda: str | None = None
+    threads: int | None = None
+    allocator: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One thing measured: the median of `n` times with their 10th and 90th percentile.
+
+    `shape` names the model (or the buffer); `tokens` are new ones of each of `batch` sequences after `depth` others. `bytes` are the
+    weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic. A `memory` point has no times: `bytes` is what
+    was held, `expected_bytes` what the plan says, and `part` of what (weights, kv_cache, activations, allocator, runtime, total).
+    """
+
+    what: What
+    shape: str
+    dtype: str
+    mode: Mode | None = None
+    tokens: int = 0
+    depth: int = 0
+    batch: int = 1
+    layers: int = 0
+    bytes: int = 0
+    kv_bytes: int = 0
+    flops: float = 0.0
+    median_s: float = 0.0
+    p10_s: float = 0.0
+    p90_s: float = 0.0
+    n: int = 0
+    part: str = ""
+    expected_bytes: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """A fitted or measured constant and its standard deviation."""
+
+    value: float
+    sd: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fitted:
+    """The constants. A decode step takes
+    weights ÷ `weight_bytes_per_s[dtype]` + KV ÷ `kv_bytes_per_s` + layers × `…_layer_s` (+ `moe_layer_s` of each mixture) + `…_token_s`.
+
+    `weight_bytes_per_s` is by the weights' format: "bf16", "f16", "f32", "int8", "int4". `copy_bytes_per_s` counts bytes read and bytes
+    written, `read_bytes_per_s` a buffer too large for caches. `prefill_flops` is of the layers' matrices at prompt shapes,
+    `attention_flops` of attention. `runtime_bytes`: the device's bytes beyond torch's own (context, libraries, kernels);
+    `allocator_bytes`: reserved by torch beyond what its tensors took at their peak.
+    """
+
+    copy_bytes_per_s: Figure | None = None
+    read_bytes_per_s: Figure | None = None
+    weight_bytes_per_s: Mapping[str, Figure] = field(default_factory=dict)
+    kv_bytes_per_s: Figure | None = None
+    graph_layer_s: Figure | None = None
+    eager_layer_s: Figure | None = None
+    graph_token_s: Figure | None = None
+    eager_token_s: Figure | None = None
+    moe_layer_s: Figure | None = None
+    matmul_flops: Figure | None = None
+    prefill_flops: Figure | None = None
+    attention_flops: Figure | None = None
+    runtime_bytes: Figure | None = None
+    allocator_bytes: Figure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HeldOut:
+    """A configuration that was no part of the fit: predicted first, then measured. `error` is predicted ÷ measured − 1.
+
+    Bytes for memory, seconds for decode and prefill.
+    """
+
+    what: str
+    quantity: Quantity
+    predicted: float
+    measured: float
+    error: float
+    mode: Mode | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineScale:
+    """What a real engine did on this device ÷ what its plan said, from `samples` runs that `verify` measured.
+
+    The rates are measured ÷ predicted tokens per second, without this scale in the prediction. `runtime_bytes`: its own
+    context, libraries and graphs on the device.
+    """
+
+    decode_scale: float | None = None
+    prefill_scale: float | None = None
+    runtime_bytes: int | None = None
+    samples: int = 1
+    version: str | None = None
+    date: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Profile:
+    """A device's calibration. `date` is the day it was measured (ISO 8601), `vram_plan` the version that did.
+
+    `software` is None and `points` are none where only an engine was measured (`verify --save`).
+    """
+
+    schema: Literal["vram-plan-profile/1"] = SCHEMA
+    date: str
+    vram_plan: str
+    device: ProfiledDevice
+    software: Software | None = None
+    dtype: str = "bf16"
+    model: str | None = None
+    points: tuple[Point, ...] = ()
+    fitted: Fitted = Fitted()
+    held_out: tuple[HeldOut, ...] = ()
+    engines: Mapping[str, EngineScale] = field(default_factory=dict)
+    flags: tuple[str, ...] = ()
+    wall_s: float = 0.0
+
+    def __hash__(self) -> int:
+        """By what tells profiles apart: the mappings inside have no hash."""
+        return hash((self.device, self.date, self.dtype, self.wall_s))
+
+    def worst_error(self, quantity: Quantity, mode: Mode | None = None) -> float | None:
+        """The largest held-out error of a quantity, without its sign; of `mode` where one is named. None: nothing was held out."""
+        errors = [abs(row.error) for row in self.held_out if row.quantity == quantity and mode in (None, row.mode)]
+        return max(errors, default=None)
+
+    def model_dump(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """The profile as plain values; with `mode="json"` exactly what its JSON holds."""
+        dumped: dict[str, Any] = _adapter().dump_python(self, mode=mode)
+        return dumped
+
+    def model_dump_json(self, indent: int | None = None) -> str:
+        """The profile as JSON text."""
+        return str(_adapter().dump_json(self, indent=indent), "utf-8")
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Profile:
+        """The profile a JSON text holds. Raises pydantic's ValidationError where it holds none."""
+        return _adapter().validate_json(text, strict=True)
+
+
+@lru_cache(maxsize=1)
+def _adapter() -> TypeAdapter[Profile]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(Profile)
