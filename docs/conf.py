@@ -1,0 +1,13 @@
+"""The site: `make site` builds these pages with Sphinx and MyST into docs/_build."""
+
+project = "vram-plan"
+copyright = "the vram-plan authors, Apache-2.0"  # noqa: A001  Sphinx's name
+extensions = ["myst_parser"]
+source_suffix = {".md": "markdown"}
+exclude_patterns = ["_build"]
+myst_heading_anchors = 3
+html_theme = "furo"
+html_title = "vram-plan"
+html_show_sphinx = False
+# Links to files of the repository that are no pages stay links to the repository.
+suppress_warnings = ["myst.xref_missing"]
