@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
     from ..models.architecture import Basis  # only its name: hardware is loaded without the models
+    from .profiles import Profile
 
 __all__ = ["GIB", "MIB", "Detection", "Device", "GpuSpec", "MemoryBasis", "Process"]
 
@@ -89,6 +90,7 @@ class Device:
     `total` is what the driver reports, `usable` what an engine may take of it when nothing else runs, `free` what it
     may take now (None: not known), `used_by_others` the difference. `vendor` is NVIDIA, AMD, Intel, Apple, Google or
     "unknown". `index` counts over all nodes. `basis` is of the memory figures; `note` says where they come from.
+    `profile` is what `calibrate` or `verify` measured on it.
     """
 
     name: str
@@ -108,6 +110,7 @@ class Device:
     node: int = 0
     basis: Basis = "formula"
     note: str = ""
+    profile: Profile | None = None
 
     @property
     def available(self) -> int:

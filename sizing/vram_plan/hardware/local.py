@@ -110,9 +110,19 @@ def _one_kind(groups: list[tuple[Device, ...]]) -> tuple[tuple[Device, ...], lis
 
 
 def local_devices(environ: Mapping[str, str] | None = None) -> Detection:
-    """This machine's GPUs with what is free now. None found: the reason. Raises HardwareError when a driver is broken."""
+    """This machine's GPUs with what is free now and what was measured on them. None found: the reason.
+
+    Raises HardwareError when a driver is broken.
+    """
     nvidia = nvidia_devices(environ)
     devices, others = _one_kind([nvidia.devices, amd_devices(), apple_devices()])
     numbered = tuple(replace(device, index=index) for index, device in enumerate(devices))
     reason = "" if numbered else f"no GPU found here: {nvidia.reason}"
-    return Detection(numbered, (*nvidia.notes, *others), reason, local=True)
+    known, stale = _with_profiles(numbered) if numbered else ((), ())
+    return Detection(known, (*nvidia.notes, *others, *stale), reason, local=True)
+
+
+def _with_profiles(devices: tuple[Device, ...]) -> tuple[tuple[Device, ...], tuple[str, ...]]:
+    from .profile_store import attach
+
+    return attach(devices)
