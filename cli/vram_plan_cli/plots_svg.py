@@ -33,7 +33,7 @@ def svg_style() -> str:
     return (
         f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
         "svg text{font:13px system-ui,sans-serif;fill:var(--text)}svg .quiet{fill:var(--quiet)}"
-        f".grid{{stroke:var(--grid)}}.limit{{stroke:var(--limit);stroke-width:2}}.end{{stroke:var(--text);stroke-dasharray:4 3}}"
+        f".grid{{stroke:var(--grid)}}.halo{{stroke:var(--ground);stroke-width:5}}.limit{{stroke:var(--limit);stroke-width:2}}.end{{stroke:var(--text);stroke-width:2;stroke-dasharray:4 3}}"
         f".line{{fill:none;stroke-width:2}}.point{{fill:var(--text);stroke:var(--ground)}}.part{{stroke:var(--ground);stroke-width:1}}.free{{fill:var(--grid)}}{parts}"
     )
 
@@ -90,7 +90,7 @@ class _Frame:
 def chart_svg(chart: Chart, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The chart as an SVG document, or with `alone` False as one for a page that has `svg_style`."""
     x_high, y_high = chart.highest
-    heading = 24 if alone else 0
+    heading = 32 if alone else 0
     top = heading + 34
     labels = [label for _, label in ticks(chart.y, y_high, 6)]
     frame = _Frame(16 + 8 * max(map(len, labels)), width - 14, top, top + (300 if width > 500 else 230), x_high, y_high)
@@ -136,9 +136,9 @@ def _marks(chart: Chart, frame: _Frame) -> list[str]:
     for mark in chart.marks:
         x, y = frame.at(mark.at, mark.at)
         if mark.axis == "y" and mark.at <= frame.y_high:
-            rules.append(_rule(frame.left, y, frame.right, y, "limit"))
+            rules += [_rule(frame.left, y, frame.right, y, css) for css in ("halo", "limit")]
         elif mark.axis == "x" and mark.at <= frame.x_high:
-            rules.append(_rule(x, frame.top, x, frame.base, "end"))
+            rules += [_rule(x, frame.top, x, frame.base, css) for css in ("halo", "end")]
     return rules
 
 
@@ -176,7 +176,7 @@ def _sample(css: str, x: float, y: float) -> str:
 
 def bars_svg(bars: Bars, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The bars one below the other, each under its label."""
-    heading = 24 if alone else 0
+    heading = 32 if alone else 0
     body = [_text(14, 24, bars.title)] if alone else []
     names = bars.names
     for row, bar in enumerate(bars.bars):
