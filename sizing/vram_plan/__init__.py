@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from .explanation import Section, explain
     from .formats import Format, list_formats
     from .hardware import Device, GpuSpec, list_gpus, local_devices
+    from .hardware.profile_store import StoredProfile, export_profile, find_profile, import_profile, remove_profile, stored_profiles
+    from .hardware.profiles import Profile
     from .models.architecture import Architecture, CacheLayer, Tensor
     from .models.catalog import list_models
     from .models.loading import load
@@ -53,6 +55,8 @@ _HOMES = {
     "explanation": "Section explain",
     "formats": "Format list_formats",
     "hardware": "Device GpuSpec list_gpus local_devices",
+    "hardware.profile_store": "StoredProfile export_profile find_profile import_profile remove_profile stored_profiles",
+    "hardware.profiles": "Profile",
     "models.architecture": "Architecture CacheLayer Tensor",
     "models.catalog": "list_models",
     "models.loading": "load",
@@ -87,8 +91,10 @@ __all__ = [
     "ModelNotFoundError",
     "ModelsFit",
     "Plan",
+    "Profile",
     "Recommendation",
     "Section",
+    "StoredProfile",
     "SweepRow",
     "Table",
     "Tensor",
@@ -98,8 +104,11 @@ __all__ = [
     "VramPlanError",
     "compare",
     "explain",
+    "export_profile",
+    "find_profile",
     "format_count",
     "format_gib",
+    "import_profile",
     "list_formats",
     "list_gpus",
     "list_models",
@@ -111,6 +120,8 @@ __all__ = [
     "parse_tokens",
     "plan",
     "recommend",
+    "remove_profile",
+    "stored_profiles",
     "sweep",
     "table",
 ]

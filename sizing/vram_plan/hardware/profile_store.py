@@ -217,7 +217,7 @@ def record_engine(device: Device, engine: str, scale: EngineScale) -> Path:
     old = _stored(path).profile if path.is_file() else None
     from .. import __version__
 
-    today = date.today().isoformat()
+    today = _today().isoformat()
     profile = old or Profile(date=today, vram_plan=__version__, device=profiled(device))
     before = profile.engines.get(engine)
     merged = replace(_averaged(before, scale) if before and before.version == scale.version else scale, date=scale.date or today)
@@ -318,9 +318,13 @@ def _doubts(profile: Profile, device: Device) -> list[str]:
     if limits[0] and limits[1] and abs(limits[1] / limits[0] - 1) > _SAME_POWER:
         doubts.append(f"power limit {limits[0]:.0f} W then, {limits[1]:.0f} W now")
     taken = _day(profile.date)
-    if taken and (date.today() - taken).days > OLD_DAYS:
-        doubts.append(f"measured {(date.today() - taken).days} days ago")
+    if taken and (days := (_today() - taken).days) > OLD_DAYS:
+        doubts.append(f"measured {days} days ago")
     return [f"the calibration of {device.name} may be out of date: {'; '.join(doubts)} (vram-plan calibrate)"] if doubts else []
+
+
+def _today() -> date:
+    return date.today()
 
 
 def _torch_version() -> str | None:
