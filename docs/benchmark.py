@@ -65,14 +65,14 @@ def questions() -> None:
 
     formats = "BF16,Q8_0,Q6_K,Q5_K_M,Q5_K_S,Q4_K_M,Q4_K_S,IQ4_XS,Q3_K_M,IQ3_M,Q2_K,IQ2_M"
     model = vp.load("qwen3-8b")
-    timed("table of 12 × 8 cells", lambda: vp.table(model, gpus="RTX 3060 12GB", formats=formats, contexts="1k,2k,4k,8k,16k,24k,32k,40k"))
+    timed("table of 12 × 8 cells", lambda: vp.table(model, gpus="RTX 3060 12GB", quants=formats, contexts="1k,2k,4k,8k,16k,24k,32k,40k"))
     timed("models --gpu 'RTX 3060 12GB' --ctx 16k", lambda: vp.models_for("RTX 3060 12GB", context="16k"))
     timed("recommend over the common cards", lambda: vp.recommend(model, context="16k", min_decode=20))
     names = ("llama3-8b", "llama3.1-70b", "qwen3-8b", "qwen3-32b", "gemma3-12b", "gemma3-27b", "phi4", "gpt-oss-20b", "qwen3-30b-a3b",
              "qwen3-14b")  # fmt: skip
     gpus = [spec.name for spec in vp.list_gpus() if not spec.unified and spec.gpus_per_card == 1][:50]
     contexts = [256 * i for i in range(1, 201)]
-    sweep = vp.sweep(names, formats=formats.split(",")[1:11], contexts=contexts, gpus=gpus)
+    sweep = vp.sweep(names, quants=formats.split(",")[1:11], contexts=contexts, gpus=gpus)
     timed("sweep of a million combinations", lambda: print(f"{sum(len(row.verdicts) for row in sweep):,} verdicts"))
 
 

@@ -61,7 +61,7 @@ def table(
 
     output = one_of(json, csv, markdown)
     answer = vp.table(
-        load_model(model, offline), formats=quant, contexts=ctx, gpus=gpu, engine=engine, sequences=parallel, kv_type=kv,
+        load_model(model, offline), quants=quant, contexts=ctx, gpus=gpu, engine=engine, sequences=parallel, kv_type=kv,
         tensor_parallel=tp, pipeline_parallel=pp, offload=offload, options=parse_settings(setting or []),
     )  # fmt: skip
     print_table(answer, output, width, quiet)

@@ -14,7 +14,7 @@ def model() -> vp.Model:
 
 
 def test_a_cell_says_what_a_plan_says(model: vp.Model) -> None:
-    table = vp.table(model, gpus="RTX 3060 12GB", formats="Q8_0,Q4_K_M", contexts="8k,64k", engine="llama.cpp")
+    table = vp.table(model, gpus="RTX 3060 12GB", quants="Q8_0,Q4_K_M", contexts="8k,64k", engine="llama.cpp")
     assert table.contexts == (8192, 65536) and [row.format for row in table.rows] == ["Q8_0", "Q4_K_M"]
     for row in table.rows:
         for cell in row.cells:
@@ -26,7 +26,7 @@ def test_a_cell_says_what_a_plan_says(model: vp.Model) -> None:
 
 def test_a_pool_counts_by_what_is_used_of_it(model: vp.Model) -> None:
     """vLLM fills its share whatever is asked; the table tells what these sequences need."""
-    row = vp.table(model, gpus="RTX 4090", formats="AWQ", contexts="8k,32k", engine="vllm").rows[0]
+    row = vp.table(model, gpus="RTX 4090", quants="AWQ", contexts="8k,32k", engine="vllm").rows[0]
     assert row.cells[0].needed < row.cells[1].needed
     plan = vp.plan(model, quant="AWQ", context="8k", gpus="RTX 4090", engine="vllm")
     assert row.cells[0].headroom == plan.fit.headroom
@@ -58,11 +58,11 @@ def test_defaults_follow_the_model() -> None:
 def test_the_engine_follows_the_machine_and_the_formats(model: vp.Model) -> None:
     assert vp.table(model, gpus="24GB").engine == "ollama"
     assert vp.table(model, gpus="2x RTX 3090").engine == "vllm"
-    assert vp.table(model, gpus="24GB", formats="BF16,Q4_K_M").engine == "ollama"
-    assert vp.table(model, gpus="24GB", formats="FP8").engine == "vllm"
+    assert vp.table(model, gpus="24GB", quants="BF16,Q4_K_M").engine == "ollama"
+    assert vp.table(model, gpus="24GB", quants="FP8").engine == "vllm"
 
 
-@pytest.mark.parametrize("wrong", [{"contexts": "long"}, {"formats": "Q4_X"}, {"contexts": ()}, {"formats": []}, {"sequences": 0}])
+@pytest.mark.parametrize("wrong", [{"contexts": "long"}, {"quants": "Q4_X"}, {"contexts": ()}, {"quants": []}, {"sequences": 0}])
 def test_what_cannot_be_meant_is_refused(model: vp.Model, wrong: dict) -> None:
     with pytest.raises(vp.UsageError):
         vp.table(model, gpus="8GB", **wrong)
@@ -75,6 +75,6 @@ def test_it_is_quick_enough_to_look_at() -> None:
     model = vp.load("qwen3-8b")
     start = time.process_time()
     formats = "BF16,Q8_0,Q6_K,Q5_K_M,Q5_K_S,Q4_K_M,Q4_K_S,IQ4_XS,Q3_K_M,IQ3_M,Q2_K,IQ2_M"
-    table = vp.table(model, gpus="RTX 3060 12GB", formats=formats, contexts="2k,4k,8k,16k,24k,32k,36k,40k")
+    table = vp.table(model, gpus="RTX 3060 12GB", quants=formats, contexts="2k,4k,8k,16k,24k,32k,36k,40k")
     assert sum(len(row.cells) for row in table.rows) == 96
     assert time.process_time() - start < 2

@@ -33,7 +33,7 @@ class SweepRow:
 def sweep(
     models: Iterable[Model | str],
     *,
-    formats: str | Sequence[str],
+    quants: str | Sequence[str],
     contexts: str | int | Sequence[str | int],
     gpus: Iterable[str | Sequence[Device] | Detection],
     engine: str = "llama.cpp",
@@ -46,7 +46,7 @@ def sweep(
     many contexts costs little more than one. Raises what `plan` raises.
     """
     name = said_engine(engine) or engine
-    chosen, spans = parse_formats(formats, name), parse_contexts(contexts)
+    chosen, spans = parse_formats(quants, name), parse_contexts(contexts)
     machines = [machine_of(gpu).devices for gpu in gpus]
     names = [name_of(devices) for devices in machines]
     for text in models:

@@ -64,7 +64,7 @@ class Table:
 def table(
     model: Model | str,
     *,
-    formats: str | Sequence[str] | None = None,
+    quants: str | Sequence[str] | None = None,
     contexts: str | int | Sequence[str | int] | None = None,
     gpus: str | Sequence[Device] | Detection | None = None,
     engine: str | None = None,
@@ -81,20 +81,20 @@ def table(
 ) -> Table:
     """Every format at every context: how much it needs, and whether it fits.
 
-    `formats` and `contexts` are lists, or texts with commas; by default the engine's usual formats and 2k to 128k up to
+    `quants` and `contexts` are lists, or texts with commas; by default the engine's usual formats and 2k to 128k up to
     the trained context. `gpus` as `plan` takes it; None is this machine's. Bytes and tokens. Raises what `plan` raises.
     """
     machine = machine_of(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     spans = usual_contexts(loaded) if contexts is None else parse_contexts(contexts)
     name = said_engine(engine)
-    first = _telling_format(formats, name, len(machine.devices))
+    first = _telling_format(quants, name, len(machine.devices))
     work, notes = make_work(
         loaded, len(machine.devices), context=spans[-1], bits=None, quant=first, engine=name, sequences=sequences, kv_type=kv_type,
         kv_type_k=kv_type_k, kv_type_v=kv_type_v, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
         expert_parallel=expert_parallel, offload=offload, prompt=None, output=None, options=options,
     )  # fmt: skip
-    chosen = usual_formats(loaded, work.engine) if formats is None else parse_formats(formats, work.engine)
+    chosen = usual_formats(loaded, work.engine) if quants is None else parse_formats(quants, work.engine)
     rows = [_row(loaded, replace(work, format=format), machine.devices, spans) for format in chosen]
     said = (*machine.notes, *(text for text in texts_of(notes) if not text.startswith("format not given")))
     return Table(
@@ -106,16 +106,16 @@ def table(
         kv_type_v=work.kv_v,
         sequences=work.sequences,
         contexts=spans,
-        rows=tuple(rows if formats is not None else sorted(rows, key=lambda row: -row.weights)),
+        rows=tuple(rows if quants is not None else sorted(rows, key=lambda row: -row.weights)),
         notes=(*said, *((machine.reason,) if machine.reason and not machine.devices else ())),
     )
 
 
-def _telling_format(formats: str | Sequence[str] | None, engine: str | None, device_count: int) -> str | None:
+def _telling_format(quants: str | Sequence[str] | None, engine: str | None, device_count: int) -> str | None:
     """The format that chooses the engine where none is named: a GGUF one if any is asked for, or on one GPU at most."""
-    if formats is None:
+    if quants is None:
         return None if engine or device_count > 1 else "Q4_K_M"
-    given = parse_formats(formats, engine or "vllm")
+    given = parse_formats(quants, engine or "vllm")
     return next((format.name for format in given if format.family == "gguf"), given[0].name)
 
 
