@@ -9,16 +9,14 @@ from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
+import vram_plan as vp
 from hypothesis import given
 from hypothesis import strategies as st
 from profile_values import a_device, a_profile
-
-import vram_plan as vp
 from vram_plan.hardware import local, profile_store
 from vram_plan.hardware.device import Detection
 from vram_plan.hardware.profile_store import attach, file_of, profiled, read_profile, record_engine, save_profile
 from vram_plan.hardware.profiles import EngineScale, Figure, Fitted, HeldOut, Profile, ProfiledDevice
-
 
 TODAY = date(2026, 11, 23)
 
@@ -73,7 +71,7 @@ def test_saved_and_found_again(store: Path):
     assert vp.find_profile(path.stem).profile == profile
     assert vp.find_profile(profile.device.name).profile == profile
     assert vp.find_profile("4090").profile == profile
-    assert os.listdir(store) == [path.name]  # nothing half written is left beside it
+    assert list(store.iterdir()) == [path]  # nothing half written is left beside it
     assert vp.remove_profile("4090") == path
     assert vp.stored_profiles() == ()
 
@@ -114,7 +112,7 @@ def test_a_failed_write_leaves_the_old_profile(monkeypatch, store: Path):
     with pytest.raises(vp.UsageError, match="No space left"):
         save_profile(replace(a_profile(), date="2026-11-23"))
     assert read_profile(path) == a_profile()
-    assert os.listdir(store) == [path.name]
+    assert list(store.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_written(monkeypatch, tmp_path: Path):
