@@ -17,7 +17,7 @@ from .server import prefill_flops, server_pieces, server_terms
 from .setting import LLAMA, Setting, setting_of
 from .words import shares_in_words
 
-__all__ = ["Host", "Step", "estimate", "step_of"]
+__all__ = ["Host", "Step", "estimate", "prompt_step", "step_of"]
 
 Bound = Literal["memory", "compute", "overhead", "link"]
 
@@ -55,12 +55,16 @@ class Step:
         return "memory" if most == memory else "compute" if most == compute else "link" if most == link else "overhead"
 
     @property
-    def words(self) -> str:
-        return shares_in_words(
-            self.bound, self.total_s,
+    def shares(self) -> tuple[tuple[str, float], ...]:
+        """Seconds by what they go to, in words."""
+        return (
             ("weights", self.weights), ("KV", self.kv), ("compute", self.compute), ("per-layer overhead", self.overhead),
             ("link", self.link), ("weights in host memory", self.host), ("others' prompts", self.prompts),
         )  # fmt: skip
+
+    @property
+    def words(self) -> str:
+        return shares_in_words(self.bound, self.total_s, *self.shares)
 
     def rate(self, tokens: float) -> EstimatedRate:
         """`tokens` in this time, with its range."""
@@ -95,12 +99,22 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     )
 
 
-def step_of(model: Model, work: Work, devices: tuple[Device, ...], sequences: int) -> Step | None:
+def step_of(
+    model: Model, work: Work, devices: tuple[Device, ...], sequences: int, allocation: Allocation | None = None
+) -> Step | None:
     """One token of `sequences` sequences at the planned context. None where a device's rates are not known."""
     setting = setting_of(model, work, devices) if devices else None
     if setting is None:
         return None
-    return (_llama_step if setting.gpus else _server_step)(setting, sequences, work.context, Host(), 0.0)
+    host = _host(model, work, allocation) if allocation and allocation.host else Host()
+    return (_llama_step if setting.gpus else _server_step)(setting, sequences, work.context, host, 0.0)
+
+
+def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:
+    """The planned prompt, alone on an idle machine. None as for `step_of`."""
+    setting = setting_of(model, work, devices) if devices else None
+    host = _host(model, work, allocation) if allocation and allocation.host else Host()
+    return _prefill(setting, max(work.prompt, 1), host) if setting else None
 
 
 def _answer(setting: Setting, work: Work, host: Host) -> tuple[float, Host, float]:
