@@ -33,8 +33,9 @@ def svg_style() -> str:
     return (
         f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
         "svg text{font:13px system-ui,sans-serif;fill:var(--text)}svg .quiet{fill:var(--quiet)}"
-        f".grid{{stroke:var(--grid)}}.halo{{stroke:var(--ground);stroke-width:5}}.limit{{stroke:var(--limit);stroke-width:2}}.end{{stroke:var(--text);stroke-width:2;stroke-dasharray:4 3}}"
-        f".line{{fill:none;stroke-width:2}}.point{{fill:var(--text);stroke:var(--ground)}}.part{{stroke:var(--ground);stroke-width:1}}.free{{fill:var(--grid)}}{parts}"
+        ".grid{stroke:var(--grid)}.free{fill:var(--grid)}.halo{stroke:var(--ground);stroke-width:5}"
+        ".limit{stroke:var(--limit);stroke-width:2}.end{stroke:var(--text);stroke-width:2;stroke-dasharray:4 3}"
+        ".line{fill:none;stroke-width:2}.point{fill:var(--text);stroke:var(--ground)}.part{stroke:var(--ground);stroke-width:1}" + parts
     )
 
 

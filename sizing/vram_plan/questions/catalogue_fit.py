@@ -6,7 +6,7 @@ import csv
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from vram_plan_data import ROOT
 
@@ -133,10 +133,7 @@ def models_for(
 
 def _work(row: CatalogRow, engine: str, context: int, sequences: int, kv_type: str | None) -> Work:
     """The work asked for, parsed as `plan` does; its format is replaced by each model's own."""
-    given: dict[str, Any] = dict.fromkeys(
-        ("bits", "quant", "kv_type_k", "kv_type_v", "tensor_parallel", "pipeline_parallel", "prompt", "output", "options")
-    ) | {"expert_parallel": False, "offload": "auto"}
-    work, _ = make_work(load_row(row), 1, context=context, engine=engine, sequences=sequences, kv_type=kv_type, **given)
+    work, _ = make_work(load_row(row), 1, context=context, engine=engine, sequences=sequences, kv_type=kv_type)
     return work
 
 

@@ -190,8 +190,7 @@ def _positive(value: float | None, what: str) -> float | None:
 
 def _works(model: Model, engine: str, quants: str | Sequence[str] | None, basis: Mapping[str, Any]) -> tuple[Work, ...]:
     """The work in every format of an engine that is worth running, least loss first."""
-    given: dict[str, Any] = dict.fromkeys(("bits", "kv_type_k", "kv_type_v", "tensor_parallel", "pipeline_parallel", "options"))
-    work, _ = make_work(model, 1, quant=None, engine=engine, expert_parallel=False, offload="auto", **given, **basis)
+    work, _ = make_work(model, 1, engine=engine, **basis)
     formats = usual_formats(model, engine) if quants is None else parse_formats(quants, engine)
     losses = {format: _loss(model, format, engine) for format in formats}
     usable = [format for format in formats if quants is not None or losses[format] <= QUALITY_STEPS[-1]] or list(formats)
