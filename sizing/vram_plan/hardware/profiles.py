@@ -92,8 +92,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The constants. A decode step takes
-    weights ÷ `weight_bytes_per_s[dtype]` + KV ÷ `kv_bytes_per_s` + layers × `…_layer_s` (+ `moe_layer_s` of each mixture) + `…_token_s`.
+    """The constants, for `decode_s` and `prefill_s`, which measuring and planning share.
 
     `weight_bytes_per_s` is by the weights' format: "bf16", "f16", "f32", "int8", "int4". `copy_bytes_per_s` counts bytes read and bytes
     written, `read_bytes_per_s` a buffer too large for caches. `prefill_flops` is of the layers' matrices at prompt shapes,
@@ -116,6 +115,24 @@ class Fitted:
     runtime_bytes: Figure | None = None
     allocator_bytes: Figure | None = None
 
+    def decode_s(self, mode: Mode, dtype: str, weight_bytes: float, kv_bytes: float, layers: int, moe_layers: int = 0) -> float | None:
+        """Seconds of one step that reads these bytes; KV at the weights' rate where its own was not told apart. None: not measured."""
+        rate = self.weight_bytes_per_s.get(dtype)
+        layer_s, token_s = (self.graph_layer_s, self.graph_token_s) if mode == "graph" else (self.eager_layer_s, self.eager_token_s)
+        if rate is None or layer_s is None:
+            return None
+        moe_s = moe_layers * self.moe_layer_s.value if self.moe_layer_s else 0.0
+        kv_rate = self.kv_bytes_per_s or rate
+        fixed = layers * layer_s.value + moe_s + (token_s.value if token_s else 0.0)
+        return weight_bytes / rate.value + kv_bytes / kv_rate.value + fixed
+
+    def prefill_s(self, matrix_flops: float, attention_flops: float) -> float | None:
+        """Seconds of a prompt of some hundred tokens or more: matrices and attention, each at its rate. None: not measured."""
+        if self.prefill_flops is None:
+            return None
+        attention = self.attention_flops or self.prefill_flops
+        return matrix_flops / self.prefill_flops.value + attention_flops / attention.value
+
 
 @dataclass(frozen=True, slots=True)
 class HeldOut:
@@ -136,8 +153,8 @@ class HeldOut:
 class EngineScale:
     """What a real engine did on this device ÷ what its plan said, from `samples` runs that `verify` measured.
 
-    The rates are measured ÷ predicted tokens per second, without this scale in the prediction. `runtime_bytes`: its own
-    context, libraries and graphs on the device.
+    The rates are measured ÷ predicted tokens per second, as predicted with the catalogue's constants: by a plan on the device
+    with `profile=None`. `runtime_bytes`: its own context, libraries and graphs on the device.
     """
 
     decode_scale: float | None = None
