@@ -62,8 +62,7 @@ def print_hardware(as_json: bool) -> None:
     out = console()
     for device in found.devices:
         out.print(f"{device.index}  {device.name}", style="bold")
-        free = device.usable if device.free is None else device.free
-        out.print(f"   {format_gib(free)} free of {format_gib(device.total)}; usable in all {format_gib(device.usable)}")
+        out.print(f"   {format_gib(device.available)} free of {format_gib(device.total)}; usable in all {format_gib(device.usable)}")
         for label, value in (("driver", device.driver), ("compute capability", device.compute_capability), ("UUID", device.uuid)):
             if value:
                 out.print(f"   {label} {value}")

@@ -121,14 +121,9 @@ def _shown_device(plan: Plan) -> DevicePlan:
     return next((d for d in plan.devices if d.index == plan.fit.limiting_device), plan.devices[0])
 
 
-def available(device: DevicePlan) -> int:
-    """What an engine can take of a device now."""
-    return min(device.usable or 0, device.usable if device.free is None else device.free) if device.usable else 0
-
-
 def pooled(plan: Plan) -> bool:
     """True for an engine that fills its budget with a KV pool: its headroom is what of the pool stays empty."""
-    return any(device.headroom is not None and device.headroom != available(device) - device.used for device in plan.devices)
+    return any(device.headroom is not None and device.headroom != device.available - device.used for device in plan.devices)
 
 
 def _shares(device: DevicePlan) -> dict[str, int]:
@@ -141,7 +136,7 @@ def _shares(device: DevicePlan) -> dict[str, int]:
 def _bar(device: DevicePlan, width: int) -> Text:
     """Where the memory goes, to scale of what is usable; what other programs hold is shown as taken."""
     usable = device.usable or 1
-    free = available(device)
+    free = device.available
     figures = f"  {device.used / 2**30:.1f} of {free / 2**30:.1f} GiB"
     cells = max(width - len(figures) - 1, 10)
     taken = usable - free
@@ -184,8 +179,8 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
     label = "total" if count == 1 else f"total, fullest of {count} GPUs"
     rest = ""
     if device.usable is not None:
-        over = device.used - available(device)
-        rest = f"{format_gib(over)} more than is free" if over > 0 else f"of {format_gib(available(device))} free"
+        over = device.used - device.available
+        rest = f"{format_gib(over)} more than is free" if over > 0 else f"of {format_gib(device.available)} free"
     _add_row(
         table, label, format_gib(device.used), "", rest or (f"{format_gib(-device.headroom)} more than is free" if device.headroom else "")
     )

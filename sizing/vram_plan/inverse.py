@@ -10,7 +10,7 @@ from .engines import Allocation, Work, engine_module
 from .hardware import Device
 from .models.model import Model
 
-__all__ = ["at", "available", "headroom", "largest", "longest_context", "most_sequences", "rooms_of"]
+__all__ = ["at", "headroom", "largest", "longest_context", "most_sequences", "rooms_of"]
 
 Room = Callable[[Model, Work, tuple[Device, ...]], int]
 #: Beyond this no context or number of sequences is looked for: memory sets no limit there.
@@ -55,7 +55,7 @@ def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:
     """Bytes left free of each device: the engine's own figures where it has them."""
     if found.headroom is not None:
         return tuple(found.headroom)
-    return tuple(available(device) - sum(t.bytes for t in terms) for device, terms in zip(devices, found.devices, strict=True))
+    return tuple(device.available - sum(t.bytes for t in terms) for device, terms in zip(devices, found.devices, strict=True))
 
 
 def at(work: Work, *, context: int | None = None, sequences: int | None = None) -> Work:
@@ -64,11 +64,6 @@ def at(work: Work, *, context: int | None = None, sequences: int | None = None) 
         work.engine, work.format, work.kv_k, work.kv_v, context or work.context, sequences or work.sequences, 0, 0,
         work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, work.options,
     )  # fmt: skip
-
-
-def available(device: Device) -> int:
-    """What an engine can take of a device now."""
-    return device.usable if device.free is None else min(device.free, device.usable)
 
 
 def largest(headroom: Callable[[int], int], limit: int) -> int | None:

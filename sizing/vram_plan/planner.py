@@ -10,7 +10,7 @@ from .engines import Allocation, Work, engine_module
 from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .hardware import Detection, Device, resolve
-from .inverse import at, available, longest_context, most_sequences
+from .inverse import at, longest_context, most_sequences
 from .launch import launch
 from .models.loading import load
 from .models.model import Model
@@ -155,7 +155,7 @@ def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, 
     placed = []
     for i, (device, terms) in enumerate(zip(devices, found.devices, strict=True)):
         used = sum(term.bytes for term in terms)
-        room = available(device) - used if found.headroom is None else found.headroom[i]
+        room = device.available - used if found.headroom is None else found.headroom[i]
         placed.append(DevicePlan(device.name, device.index, device.total, device.usable, device.free, terms, used, room))
     return tuple(placed)
 

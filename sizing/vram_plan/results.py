@@ -52,6 +52,11 @@ class DevicePlan:
     used: int
     headroom: int | None
 
+    @property
+    def available(self) -> int:
+        """What an engine can take now: what is free, where that is known, and never more than is usable. 0 without a GPU."""
+        return min(self.usable or 0, self.usable or 0 if self.free is None else self.free)
+
 
 @dataclass(frozen=True, slots=True)
 class HostPlan:

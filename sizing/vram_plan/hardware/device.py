@@ -114,8 +114,8 @@ class Device:
 
     @property
     def available(self) -> int:
-        """What an engine can take: free where that is known, else usable."""
-        return self.usable if self.free is None else self.free
+        """What an engine can take now: what is free, where that is known, and never more than is usable."""
+        return self.usable if self.free is None else min(self.free, self.usable)
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,7 +64,7 @@ def summary_of(devices: Sequence[Device]) -> Machine | None:
     """The machine in words; None without a GPU."""
     if not devices:
         return None
-    free = sum(min(device.available, device.usable) for device in devices)
+    free = sum(device.available for device in devices)
     return Machine(name_of(devices), len(devices), sum(d.total for d in devices), sum(d.usable for d in devices), free)
 
 

@@ -43,7 +43,7 @@ class CurvePoint:
 
 @dataclass(frozen=True, slots=True)
 class Times:
-    """Seconds at the planned context by what they go to (shares of half a percent and more): of one token of all sequences, and of one prompt."""
+    """Seconds at the planned context by what they go to, from half a percent on: of one token of all sequences, of one prompt."""
 
     token: tuple[tuple[str, float], ...]
     prompt: tuple[tuple[str, float], ...]
