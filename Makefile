@@ -1,7 +1,7 @@
 # The one task file. PYTHON is any interpreter that has the project with its test and dev extras.
 PYTHON ?= python
 
-.PHONY: check test lint types docs docs-check accuracy bench slow slow-vllm
+.PHONY: check test lint types docs docs-check site accuracy bench slow slow-vllm
 
 check: lint types test docs-check
 
@@ -33,3 +33,7 @@ accuracy:
 
 bench:
 	$(PYTHON) docs/benchmark.py
+
+# the site, into docs/_build; needs the docs extra
+site:
+	$(PYTHON) -m sphinx -q -W --keep-going -b html docs docs/_build/html

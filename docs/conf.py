@@ -9,5 +9,3 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "vram-plan"
 html_show_sphinx = False
-# Links to files of the repository that are no pages stay links to the repository.
-suppress_warnings = ["myst.xref_missing"]
