@@ -14,10 +14,34 @@ from typer.core import TyperGroup
 from .commands_models import models
 from .commands_questions import compare, recommend, table
 from .failure import exit_code_of, report
-from .options import Json, ModelArgument, Quiet, Width, load_model, parse_settings
+from .options import (
+    Bits,
+    Ctx,
+    Engine,
+    Ep,
+    Gpu,
+    Json,
+    Kv,
+    KvK,
+    KvV,
+    ModelArgument,
+    Offline,
+    Offload,
+    Output,
+    Parallel,
+    Pp,
+    Prompt,
+    Quant,
+    Quiet,
+    Setting,
+    Tp,
+    Width,
+    load_model,
+    parse_settings,
+)
 
 if TYPE_CHECKING:
-    from vram_plan import Model, Plan
+    from vram_plan import ContextCurve, Model, Plan
 
 __all__ = ["app", "main"]
 
@@ -62,43 +86,28 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 @app.command()
 def plan(
     model: ModelArgument,
-    ctx: Annotated[
-        str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)
-    ] = None,
-    bits: Annotated[
-        int | None,
-        typer.Option("--bits", "-b", help="2, 3, 4, 5, 6, 8 or 16: the engine's usual format of that width.", show_default=False),
-    ] = None,
-    quant: Annotated[
-        str | None,
-        typer.Option("--quant", "-q", help="A number format by name: Q4_K_M, AWQ, FP8 … (vram-plan formats).", show_default=False),
-    ] = None,
-    kv: Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, bf16, fp8, q8_0, q4_0 …", show_default=False)] = None,
-    kv_k: Annotated[str | None, typer.Option("--kv-k", help="As --kv, for K alone.", show_default=False)] = None,
-    kv_v: Annotated[str | None, typer.Option("--kv-v", help="As --kv, for V alone.", show_default=False)] = None,
-    parallel: Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")] = 1,
-    engine: Annotated[
-        str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)
-    ] = None,
-    gpu: Annotated[
-        str | None,
-        typer.Option(
-            "--gpu",
-            help="'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB. Default: this machine's.",
-            show_default=False,
-        ),
-    ] = None,
-    tp: Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)] = None,
-    pp: Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)] = None,
-    ep: Annotated[bool, typer.Option("--ep", help="Expert parallelism.")] = False,
-    offload: Annotated[str, typer.Option("--offload", help="auto, none, experts, or a number of layers kept on the CPU.")] = "auto",
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
-    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
-    setting: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)
-    ] = None,
+    ctx: Ctx = None,
+    bits: Bits = None,
+    quant: Quant = None,
+    kv: Kv = None,
+    kv_k: KvK = None,
+    kv_v: KvV = None,
+    parallel: Parallel = 1,
+    engine: Engine = None,
+    gpu: Gpu = None,
+    tp: Tp = None,
+    pp: Pp = None,
+    ep: Ep = False,
+    offload: Offload = "auto",
+    prompt: Prompt = None,
+    output: Output = None,
+    setting: Setting = None,
     json: Json = False,
-    offline: Annotated[bool, typer.Option("--offline", help="Never touch the network.")] = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Draw memory against context, and where the time goes.")] = False,
+    save: Annotated[
+        str | None, typer.Option("--save", metavar="FILE", help="Save that plot as .svg, or .png (plot extra).", show_default=False)
+    ] = None,
+    offline: Offline = False,
     explain: Annotated[bool, typer.Option("--explain", help="Walk through every formula with this model's numbers.")] = False,
     check: Annotated[bool, typer.Option("--check", help="Exit 1 when it does not fit.")] = False,
     quiet: Quiet = False,
@@ -107,16 +116,21 @@ def plan(
     """Plan one model: does it fit, where does each byte go, how far could it go."""
     import vram_plan as vp
 
+    if json and plot:
+        raise vp.UsageError("--json and --plot were both given", "choose one output; --save draws into a file")
     loaded = load_model(model, offline)
-    answer = vp.plan(
-        loaded, context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel,
-        kv_type=kv, kv_type_k=kv_k, kv_type_v=kv_v, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload,
-        prompt=prompt, output=output, options=parse_settings(setting or []),
+    request: dict[str, Any] = dict(
+        context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel, kv_type=kv, kv_type_k=kv_k,
+        kv_type_v=kv_v, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload, prompt=prompt, output=output,
+        options=parse_settings(setting or []),
     )  # fmt: skip
+    answer = vp.plan(loaded, **request)
     if json:
         typer.echo(answer.model_dump_json(indent=2))
     else:
         _print_plan(loaded, answer, explain, quiet, width)
+    if plot or save:
+        _draw(vp.context_curve(loaded, **request), plot, save, width)
     if check and answer.fit.verdict == "unknown":
         raise vp.HardwareError("there is no GPU to check against", "name one with --gpu")
     if check and answer.fit.verdict not in ("fits", "tight"):
@@ -133,6 +147,17 @@ def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: i
         print_plan(answer, out)
     if explain:
         print_explanation(model, answer, out)
+
+
+def _draw(curve: ContextCurve, plot: bool, save: str | None, width: int | None) -> None:
+    from .plots import save_chart
+    from .plots_plan import context_chart, print_curve
+    from .screen import console
+
+    if plot:
+        print_curve(curve, console(width))
+    if save:
+        save_chart(context_chart(curve), save)
 
 
 app.command()(table)

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from vram_plan import Model
 
-__all__ = ["load_model", "offline_wanted", "parse_seconds", "parse_settings"]
+__all__ = ["load_model", "offline_wanted", "parse_bits", "parse_seconds", "parse_settings"]
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -25,10 +25,28 @@ _GPU = "'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 8GB.
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, autocompletion=complete_model, help=_MODEL)]
 ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", show_default=False, autocompletion=complete_model, help=_MODEL)]
+Ctx = Annotated[
+    str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence: 16384 or 16k. Default: 8k.", show_default=False)
+]
+Bits = Annotated[
+    int | None,
+    typer.Option("--bits", "-b", help="2, 3, 4, 5, 6, 8 or 16: the engine's usual format of that width.", show_default=False),
+]
+Quant = Annotated[
+    str | None,
+    typer.Option("--quant", "-q", help="A number format by name: Q4_K_M, AWQ, FP8 … (vram-plan formats).", show_default=False),
+]
 Parallel = Annotated[int, typer.Option("--parallel", "-n", help="Sequences at once.")]
 Engine = Annotated[str | None, typer.Option("--engine", "-e", help="ollama, llama.cpp, vllm, sglang or transformers.", show_default=False)]
 Gpu = Annotated[str | None, typer.Option("--gpu", help=_GPU, show_default=False)]
 Kv = Annotated[str | None, typer.Option("--kv", help="KV cache type: f16, bf16, fp8, q8_0, q4_0 …", show_default=False)]
+KvK = Annotated[str | None, typer.Option("--kv-k", help="As --kv, for K alone.", show_default=False)]
+KvV = Annotated[str | None, typer.Option("--kv-v", help="As --kv, for V alone.", show_default=False)]
+Tp = Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)]
+Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)]
+Ep = Annotated[bool, typer.Option("--ep", help="Expert parallelism.")]
+Prompt = Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)]
+Output = Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)]
 Offload = Annotated[str, typer.Option("--offload", help="auto, none, experts, or a number of layers kept on the CPU.")]
 Setting = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="An engine option; may be repeated.", show_default=False)
@@ -76,6 +94,17 @@ def parse_settings(pairs: Sequence[str]) -> dict[str, Any]:
         except (ValueError, RecursionError):
             settings[key.strip()] = value
     return settings
+
+
+def parse_bits(texts: Sequence[str]) -> list[int]:
+    """`4,8` or several of them. Raises UsageError."""
+    from vram_plan import UsageError
+
+    parts = [part.strip() for text in texts for part in text.split(",")]
+    wrong = next((part for part in parts if not (part.isascii() and part.isdigit() and len(part) < 3)), None)
+    if wrong is not None:
+        raise UsageError(f"{wrong[:40]!r} is no number of bits", "write them as --bits 4,8")
+    return [int(part) for part in parts]
 
 
 def parse_seconds(text: str) -> float:

@@ -171,7 +171,7 @@ def print_chart(chart: Chart, out: Console, height: int = 14) -> None:
     body = [
         Text(f"{rows.get(y, ''):>{left}} {lines[4] if y in rows else lines[2]}").append(Text.assemble(*row)) for y, row in enumerate(cells)
     ]
-    show(out, *body, *_below(chart, x_high, left, width, lines), *_legend(chart, marks, lines))
+    show(out, *body, *_below(chart, x_high, left, width, lines), *_legend(chart, out.width, marks, lines))
 
 
 def _cells(chart: Chart, width: int, height: int, marks: str, lines: str) -> _Cells:
@@ -228,14 +228,24 @@ def _below(chart: Chart, x_high: float, left: int, width: int, lines: str) -> li
     return [f"{indent}{lines[3]}{lines[0] * width}", across, f"{chart.x.label:>{left + 2 + width}}"]
 
 
-def _legend(chart: Chart, marks: str, lines: str) -> list[Text]:
-    """What each mark stands for, as many on a line as go."""
+def _legend(chart: Chart, width: int, marks: str, lines: str) -> list[Text]:
+    """What each mark stands for."""
     areas = [(marks[i % len(marks)], _STYLES[i % len(_STYLES)], series.name) for i, series in enumerate(chart.areas) if any_of(series)]
     drawn = [(lines[6], _STYLES[i], s.name) for i, s in enumerate(s for s in chart.series if s.kind == "line")]
     drawn += [(lines[5], "bold", s.name) for s in chart.series if s.kind == "points"]
     across = [(lines[0] * 2, "bold red", m.label) if m.axis == "y" else (lines[1], "bold", m.label) for m in chart.marks]
-    first = Text("   ").join(_key(*key) for key in (*areas, *drawn))
-    return [line for line in (first, *(_key(*key) for key in across)) if line]
+    return [*_packed([_key(*key) for key in (*areas, *drawn)], width), *(_key(*key) for key in across)]
+
+
+def _packed(keys: Sequence[Text], width: int) -> list[Text]:
+    """As many keys on a line as go."""
+    lines: list[Text] = []
+    for key in keys:
+        if lines and len(lines[-1]) + 3 + len(key) <= width:
+            lines[-1].append("   ").append_text(key)
+        else:
+            lines.append(key.copy())
+    return lines
 
 
 def _key(mark: str, style: str, name: str) -> Text:
@@ -258,10 +268,8 @@ def print_bars(bars: Bars, out: Console) -> None:
         Text(f"{bar.label:{label}}  ").append(_filled(bar, names, width, marks)).append(f"  {bar.text}", style="default")
         for bar in bars.bars
     ]
-    legend = Text("   ").join(
-        _key(marks[i % len(marks)], _STYLES[i % len(_STYLES)], name) for i, name in enumerate(names)
-    )
-    show(out, Text(bars.title, style="bold"), *rows, legend)
+    legend = [_key(marks[i % len(marks)], _STYLES[i % len(_STYLES)], name) for i, name in enumerate(names)]
+    show(out, Text(bars.title, style="bold"), *rows, *_packed(legend, out.width))
 
 
 def _filled(bar: Bar, names: Sequence[str], width: int, marks: str) -> Text:

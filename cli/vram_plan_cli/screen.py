@@ -16,10 +16,12 @@ if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
     from vram_plan.results import DevicePlan
 
-__all__ = ["ENGINE_NAMES", "VERDICT_STYLE", "console", "print_explanation", "print_plan", "print_verdict", "show"]
+__all__ = [
+    "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "print_explanation", "print_plan", "print_verdict", "seconds", "show",
+]  # fmt: skip
 
-_GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
-                  ("compute", "▒", "yellow", "compute"), ("runtime", "░", "green", "runtime"))  # fmt: skip
+GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
+                  ("compute", "░", "yellow", "compute"), ("runtime", "▞", "green", "runtime"))  # fmt: skip
 VERDICT_STYLE: Final = {"fits": "bold green", "tight": "bold yellow", "does_not_fit": "bold red", "unknown": "bold"}
 ENGINE_NAMES: Final = {"ollama": "Ollama", "vllm": "vLLM", "sglang": "SGLang"}
 #: Below this width the reasons go; a pipe gets lines long enough for them.
@@ -80,9 +82,19 @@ def _title(plan: Plan) -> str:
 def _machine(devices: tuple[DevicePlan, ...]) -> str:
     names: dict[str, int] = {}
     for device in devices:
-        name = device.name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+        name = device_name(device.name)
         names[name] = names.get(name, 0) + 1
     return " + ".join(f"{count} × {name}" if count > 1 else name for name, count in names.items())
+
+
+def device_name(name: str) -> str:
+    """As people say it: without its maker."""
+    return name.removeprefix("NVIDIA ").removeprefix("GeForce ")
+
+
+def seconds(value: float) -> str:
+    """`26 ms`, `9.1 s`, `84 s`."""
+    return f"{_short_number(1000 * value)} ms" if value < 1 else f"{_short_number(value)} s"
 
 
 def verdict_sentence(plan: Plan) -> str:
@@ -145,7 +157,7 @@ def _bar(device: DevicePlan, width: int) -> Text:
     done = 0
     start = 0
     parts = [("taken", "╳", "dim", taken)] if taken > 0 else []
-    parts += [(group, mark, style, shares.get(group, 0)) for group, mark, style, _ in _GROUPS]
+    parts += [(group, mark, style, shares.get(group, 0)) for group, mark, style, _ in GROUPS]
     for _, mark, style, size in parts:
         done += size
         end = round(cells * done / scale)
@@ -157,7 +169,7 @@ def _bar(device: DevicePlan, width: int) -> Text:
 
 def _legend(device: DevicePlan) -> Text:
     shares, legend = _shares(device), Text()
-    for group, mark, style, name in _GROUPS:
+    for group, mark, style, name in GROUPS:
         if shares.get(group):
             legend.append(f"{mark} ", style=style).append(f"{name}   ")
     return legend.append("· free", style="dim")
@@ -240,7 +252,7 @@ def _short_number(value: float) -> str:
 
 def _limit(plan: Plan) -> str:
     """The two largest shares, and how many sequences would fit."""
-    shares = {name: getattr(plan.memory, group) for group, _, _, name in _GROUPS}
+    shares = {name: getattr(plan.memory, group) for group, _, _, name in GROUPS}
     largest = sorted(shares.items(), key=lambda item: -item[1])[:2]
     text = ", ".join(f"{name} {100 * size / max(plan.memory.total, 1):.0f} %" for name, size in largest)
     most = plan.fit.max_sequences

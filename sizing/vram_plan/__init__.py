@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from .planner import max_context, max_sequences, plan
     from .questions.catalogue_fit import ModelsFit, models_for
     from .questions.compare import Comparison, compare
+    from .questions.curve import ContextCurve, context_curve
     from .questions.recommend import Recommendation, recommend
     from .questions.sweep import SweepRow, sweep
     from .questions.table import Table, table
@@ -63,6 +64,7 @@ _HOMES = {
     "models.model": "Model",
     "questions.catalogue_fit": "ModelsFit models_for",
     "questions.compare": "Comparison compare",
+    "questions.curve": "ContextCurve context_curve",
     "questions.recommend": "Recommendation recommend",
     "questions.sweep": "SweepRow sweep",
     "questions.table": "Table table",
@@ -78,6 +80,7 @@ __all__ = [
     "CacheLayer",
     "ClosedModelError",
     "Comparison",
+    "ContextCurve",
     "Device",
     "Format",
     "FormatError",
@@ -103,6 +106,7 @@ __all__ = [
     "UsageError",
     "VramPlanError",
     "compare",
+    "context_curve",
     "explain",
     "export_profile",
     "find_profile",

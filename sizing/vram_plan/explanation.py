@@ -118,7 +118,8 @@ def verdict_lines(plan: Plan) -> list[str]:
         if device.headroom is None or device.usable is None:
             return [f"needs {plan.memory.total:,} B = {format_gib(plan.memory.total)}; no GPU was named to hold it against"]
         left = "left of the KV pool" if device.available - device.used != device.headroom else "left"
-        lines.append(f"{device.name}: {format_gib(device.used)} of {format_gib(device.available)} free; {format_gib(device.headroom)} {left}")
+        used, free = format_gib(device.used), format_gib(device.available)
+        lines.append(f"{device.name}: {used} of {free} free; {format_gib(device.headroom)} {left}")
     if plan.fit.max_context:
         lines.append(f"{plan.fit.max_context:,} tokens of context fit, {plan.fit.max_context + 1:,} do not")
     if plan.fit.max_sequences:

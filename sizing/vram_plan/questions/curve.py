@@ -53,7 +53,8 @@ class Times:
 class ContextCurve:
     """The GPU that is full first (`device`, its place `index`), in ascending contexts. `limit` is what the engine may take of
     it in bytes, `max_context` the longest context that fits, exact to the token: both as in `Plan`, None where there is none.
-    `planned` is the context asked for, `trained` the longest the model knows. `times` is None where the speed is not known."""
+    `pool` says that the engine fills it with cache, whatever is asked.
+    `planned` and `prompt` are the tokens asked for, `trained` the longest the model knows. `times` is None where the speed is not known."""
 
     model: str
     engine: str
@@ -63,8 +64,10 @@ class ContextCurve:
     index: int
     gpus: int
     limit: int | None
+    pool: bool
     max_context: int | None
     planned: int
+    prompt: int
     trained: int | None
     points: tuple[CurvePoint, ...]
     times: Times | None
@@ -99,8 +102,10 @@ def context_curve(
         index=index,
         gpus=len(devices),
         limit=limit,
+        pool=allocations[chosen[0]].headroom is not None,
         max_context=longest,
         planned=work.context,
+        prompt=work.prompt,
         trained=loaded.trained_context,
         points=points,
         times=_times(loaded, work, devices),
