@@ -1,0 +1,146 @@
+"""A device's calibration in place of the fitted constants, and what real engines did on it beside what was predicted.
+
+transformers runs torch's own kernels one by one: it takes the rates and times measured so. vLLM and SGLang replay graphs: they take
+the bandwidth and a layer's time in a graph, and keep the range their class was found to have, since their kernels are their own.
+llama.cpp's kernels have nothing to do with torch's. Any engine that `verify` measured here is scaled to what it did instead.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from ..engines.base import Work
+from ..hardware import Device
+from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
+from .constants import Spread
+from .hardware import Rates
+from .reads import Reads
+
+if TYPE_CHECKING:
+    from .estimate import Step
+
+__all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured"]
+
+#: A calibration further off than this on what it had not seen is not used.
+MOST_ERROR: Final = 0.20
+#: No range is narrower: equal GPUs of one machine differ by as much (stas00/ml-engineering, compute/accelerator).
+LEAST_ERROR: Final = 0.05
+_OWN_KERNELS: Final = ("llama.cpp", "ollama")
+_NONE: Final = Fitted()
+_DTYPES: Final = {"F32": "f32", "F16": "f16"}
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured, for one engine and format. Of `decode` and `prefill` those that are False keep the fitted constants;
+    a range of None keeps the fitted range."""
+
+    basis: str
+    fitted: Fitted = _NONE
+    mode: Mode = "eager"
+    dtype: str = "bf16"
+    ranks: int = 1
+    decode: bool = False
+    prefill: bool = False
+    decode_range: Spread | None = None
+    prefill_range: Spread | None = None
+    decode_scale: float = 1.0
+    prefill_scale: float = 1.0
+
+
+def measured_of(work: Work, devices: tuple[Device, ...], ranks: int, fitted_basis: str) -> Measured | None:
+    """What the devices' profiles say of this engine; None where they say nothing. The slowest device's where they differ."""
+    profiles = [device.profile for device in devices if device.profile]
+    if not profiles or len(profiles) < len(devices):
+        return None
+    scales = [profile.engines[work.engine] for profile in profiles if work.engine in profile.engines]
+    if len(scales) == len(profiles) and any(scale.decode_scale or scale.prefill_scale for scale in scales):
+        return _scaled(work.engine, min(scales, key=lambda one: one.decode_scale or 1.0), fitted_basis)
+    profile = min(profiles, key=lambda one: one.fitted.copy_bytes_per_s.value if one.fitted.copy_bytes_per_s else 0.0)
+    return None if work.engine in _OWN_KERNELS or not profile.points else _calibrated(work, profile, ranks, fitted_basis)
+
+
+def _scaled(engine: str, scale: EngineScale, fitted_basis: str) -> Measured:
+    runs = f"{scale.samples} runs" if scale.samples > 1 else "one run"
+    factors = [f"{what} × {value:.2f}" for what, value in (("decode", scale.decode_scale), ("prefill", scale.prefill_scale)) if value]
+    basis = f"measured: {runs} of {engine}{f' {scale.version}' if scale.version else ''} here, {scale.date[:10]} ({', '.join(factors)}"
+    return Measured(f"{basis}); {fitted_basis}", decode_scale=scale.decode_scale or 1.0, prefill_scale=scale.prefill_scale or 1.0)
+
+
+def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> Measured:
+    fitted = profile.fitted
+    mode: Mode = "graph" if work.engine != "transformers" and fitted.graph_layer_s else "eager"
+    wanted = _DTYPES.get(work.format.name, "bf16")
+    dtype = wanted if wanted in fitted.weight_bytes_per_s else profile.dtype
+    day = f"calibration of {profile.date[:10]}"
+    decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
+    if decode_error is None or decode_error > MOST_ERROR or fitted.decode_s(mode, dtype, 1.0, 1.0, 1) is None:
+        off = "what it had not seen was not measured" if decode_error is None else f"off by {decode_error:.0%} on what it had not seen"
+        return Measured(f"{fitted_basis}; the {day} is not used: {off}")
+    torch = f"torch {profile.software.torch}, " if profile.software else ""
+    words = f"measured: {day}, {torch}{dtype}, decode held out within {decode_error:.1%}"
+    prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= MOST_ERROR
+    if work.engine != "transformers":
+        return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
+    words += f", prompts within {prefill_error:.1%}" if prompts else f"; prompts: {fitted_basis}"
+    return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
+
+
+def _range(error: float | None) -> Spread:
+    """Rates between 1 − e and 1 + e of the estimate."""
+    most = max(error or 0.0, LEAST_ERROR)
+    return Spread(1 - most, 1 + most)
+
+
+def rates_measured(device: Device) -> Rates | None:
+    """The rates of a device no catalogue row describes, as its calibration found them; None without one."""
+    fitted = device.profile.fitted if device.profile else _NONE
+    bandwidth, matmul = fitted.read_bytes_per_s or fitted.copy_bytes_per_s, fitted.matmul_flops
+    if bandwidth is None or matmul is None:
+        return None
+    b, m = bandwidth.value, matmul.value
+    return Rates(b, m, m, m, m, m, m, architecture=device.vendor.lower())
+
+
+def decode_step(step: Step, measured: Measured | None, reads: Reads, sequences: int, history: float, elements: tuple[float, float]) -> Step:
+    """The step with the measured parts in place of the fitted. The first sequence's arithmetic is in the weights' rate,
+    that of the others comes on top."""
+    if measured is None or not measured.decode:
+        return _slower(step, measured.decode_scale) if measured else step
+    m, f, ranks = measured, measured.fitted, measured.ranks
+    weights, kv = reads.weight_bytes(sequences) / ranks, sequences * (reads.kv_bytes(history, *elements) + 2 * reads.state_bytes) / ranks
+    moe_layers = reads.layers if reads.experts else 0
+    fixed = f.decode_s(m.mode, m.dtype, 0.0, 0.0, reads.layers, moe_layers) or 0.0
+    per_sequence = 2.0 * (reads.active_parameters + reads.head_parameters) + reads.attention_flops(history)
+    compute = f.matmul_flops.value if f.matmul_flops else 0.0
+    return replace(
+        step,
+        weights=(f.decode_s(m.mode, m.dtype, weights, 0.0, reads.layers, moe_layers) or 0.0) - fixed,
+        kv=(f.decode_s(m.mode, m.dtype, 0.0, kv, reads.layers, moe_layers) or 0.0) - fixed,
+        overhead=fixed,
+        compute=(sequences - 1) * per_sequence / ranks / compute if compute else step.compute,
+        spread=m.decode_range or step.spread,
+    )
+
+
+def prefill_step(step: Step, measured: Measured | None, reads: Reads, prompt: int) -> Step:
+    """One prompt at the measured rates; never quicker than a decode step's reads and launches."""
+    if measured is None or not measured.prefill:
+        return _slower(step, measured.prefill_scale) if measured else step
+    m = measured
+    matrices = 2.0 * reads.active_parameters * prompt / m.ranks
+    compute = m.fitted.prefill_s(matrices, reads.mean_attention_flops(prompt, 0) * prompt / m.ranks) or 0.0
+    one = decode_step(step, m, reads, 1, 0.0, (0.0, 0.0))
+    least = one.weights + one.overhead
+    rest = max(least - compute, 0.0)
+    weights = rest * one.weights / least if least else 0.0
+    return replace(step, weights=weights, compute=compute, overhead=rest - weights, spread=m.prefill_range or step.spread)
+
+
+def _slower(step: Step, rate: float) -> Step:
+    """Every part of the step at this share of its rate."""
+    if rate == 1.0:
+        return step
+    parts = ("weights", "kv", "compute", "overhead", "link", "host", "prompts")
+    return replace(step, **{part: getattr(step, part) / rate for part in parts})
