@@ -8,6 +8,7 @@ import typer
 
 from .options import (
     Csv,
+    Ctx,
     Engine,
     Gpu,
     Json,
@@ -17,19 +18,21 @@ from .options import (
     ModelsArgument,
     Offline,
     Offload,
+    Output,
     Parallel,
+    Pp,
+    Prompt,
     Quiet,
     Setting,
+    Tp,
     Width,
     load_model,
+    parse_bits,
     parse_seconds,
     parse_settings,
 )
 
 __all__ = ["compare", "recommend", "table"]
-
-Tp = Annotated[int | None, typer.Option("--tp", help="Tensor parallelism.", show_default=False)]
-Pp = Annotated[int | None, typer.Option("--pp", help="Pipeline parallelism.", show_default=False)]
 
 
 def table(
@@ -70,25 +73,25 @@ def table(
 def compare(
     models: ModelsArgument,
     gpu: Annotated[
-        list[str] | None, typer.Option("--gpu", help="A machine to compare on, as in plan; may be repeated.", show_default=False)
+        list[str] | None, typer.Option("--gpu", help="Machines to compare, as in plan: 'RTX 3090; 2x RTX 3060'.", show_default=False)
     ] = None,
     engine: Annotated[
-        list[str] | None, typer.Option("--engine", "-e", help="An engine to compare; may be repeated.", show_default=False)
+        list[str] | None, typer.Option("--engine", "-e", help="Engines to compare: ollama,vllm.", show_default=False)
     ] = None,
     quant: Annotated[
-        list[str] | None, typer.Option("--quant", "-q", help="A number format to compare; may be repeated.", show_default=False)
+        list[str] | None, typer.Option("--quant", "-q", help="Number formats to compare: Q4_K_M,Q8_0.", show_default=False)
     ] = None,
     bits: Annotated[
-        list[int] | None, typer.Option("--bits", "-b", help="As in plan; may be repeated.", show_default=False)
+        list[str] | None, typer.Option("--bits", "-b", help="Widths to compare, as in plan: 4,8.", show_default=False)
     ] = None,
-    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence. Default: 8k.", show_default=False)] = None,
+    ctx: Ctx = None,
     parallel: Parallel = 1,
     kv: Kv = None,
     tp: Tp = None,
     pp: Pp = None,
     offload: Offload = "auto",
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
-    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
+    prompt: Prompt = None,
+    output: Output = None,
     json: Json = False,
     csv: Csv = False,
     markdown: Markdown = False,
@@ -104,7 +107,7 @@ def compare(
 
     kind = one_of(json, csv, markdown)
     answer = vp.compare(
-        [load_model(model, offline) for model in models], gpus=gpu, engines=engine, quants=quant, bits=bits, context=ctx,
+        [load_model(model, offline) for model in models], gpus=gpu, engines=engine, quants=quant, bits=parse_bits(bits or []), context=ctx,
         sequences=parallel, kv_type=kv, tensor_parallel=tp, pipeline_parallel=pp, offload=offload, prompt=prompt, output=output,
     )  # fmt: skip
     print_comparison(answer, kind, width, quiet)
@@ -112,7 +115,7 @@ def compare(
 
 def recommend(
     model: ModelArgument,
-    ctx: Annotated[str | None, typer.Option("--ctx", "-c", help="Tokens of one sequence. Default: 8k.", show_default=False)] = None,
+    ctx: Ctx = None,
     parallel: Parallel = 1,
     min_decode: Annotated[
         float | None, typer.Option("--min-decode", help="Tokens/s of one sequence, at least.", show_default=False)
@@ -137,8 +140,8 @@ def recommend(
         list[str] | None, typer.Option("--price", metavar="GPU=PRICE", help="'H100=2.1/h', 'RTX 3090=700'; may be repeated.")
     ] = None,
     kv: Kv = None,
-    prompt: Annotated[str | None, typer.Option("--prompt", help="Tokens of the prompt. Default: the context.", show_default=False)] = None,
-    output: Annotated[str | None, typer.Option("--output", help="Tokens of the answer.", show_default=False)] = None,
+    prompt: Prompt = None,
+    output: Output = None,
     top: Annotated[int, typer.Option("--top", min=1, max=50, help="How many to show.")] = 5,
     json: Json = False,
     csv: Csv = False,

@@ -11,7 +11,7 @@ import typer
 if TYPE_CHECKING:
     from vram_plan import Model
 
-__all__ = ["load_model", "offline_wanted", "parse_bits", "parse_seconds", "parse_settings"]
+__all__ = ["load_model", "offline_wanted", "parse_bits", "parse_seconds", "parse_settings", "request_of"]
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -72,6 +72,21 @@ def load_model(reference: str, offline: bool) -> Model:
 
     with after_a_second("reading headers") as progress:
         return vp.load(reference, offline=offline, progress=progress)
+
+
+def request_of(
+    *, ctx: str | None, bits: int | None, quant: str | None, kv: str | None, kv_k: str | None, kv_v: str | None, parallel: int,
+    engine: str | None, gpu: str | None, tp: int | None, pp: int | None, ep: bool, offload: str, prompt: str | None,
+    output: str | None, setting: Sequence[str] | None,
+) -> dict[str, Any]:  # fmt: skip
+    """The options of a plan as the library's `plan` takes them; without --gpu this machine's GPUs."""
+    import vram_plan as vp
+
+    return {
+        "context": ctx, "bits": bits, "quant": quant, "engine": engine, "gpus": gpu or vp.local_devices(), "sequences": parallel,
+        "kv_type": kv, "kv_type_k": kv_k, "kv_type_v": kv_v, "tensor_parallel": tp, "pipeline_parallel": pp, "expert_parallel": ep,
+        "offload": offload, "prompt": prompt, "output": output, "options": parse_settings(setting or []),
+    }  # fmt: skip
 
 
 def offline_wanted() -> bool:

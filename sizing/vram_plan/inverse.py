@@ -1,8 +1,9 @@
-"""The inverse questions: how much room is left, and the largest context or number of sequences that still fits, exactly."""
+"""The inverse questions: how much room is left, the largest context or number of sequences that still fits, the fewest GPUs."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -10,12 +11,15 @@ from .engines import Allocation, Work, engine_module
 from .hardware import Device
 from .models.model import Model
 
-__all__ = ["at", "headroom", "largest", "longest_context", "most_sequences", "rooms_of"]
+__all__ = ["at", "fewest_gpus", "headroom", "largest", "least_offload", "like", "longest_context", "most_sequences", "rooms_of"]
 
 Room = Callable[[Model, Work, tuple[Device, ...]], int]
 #: Beyond this no context or number of sequences is looked for: memory sets no limit there.
 CONTEXT_LIMIT: Final = 1 << 30
 SEQUENCE_LIMIT: Final = 1 << 20
+#: GPUs of a node; more of them are tried by whole nodes.
+NODE: Final = 8
+_COUNTS: Final = (*range(1, NODE + 1), *range(2 * NODE, 8 * NODE + 1, NODE))
 
 
 def longest_context(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
@@ -26,6 +30,36 @@ def longest_context(model: Model, work: Work, devices: tuple[Device, ...]) -> in
 def most_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
     """The most sequences of this context that fit; 0 when not one does; None where memory sets no limit."""
     return _max_sequences(model, at(work, sequences=1), devices)
+
+
+def fewest_gpus(model: Model, work: Work, devices: Sequence[Device]) -> int | None:
+    """How many GPUs like these it takes, split as the engine splits of its own accord: 1 to 8, then by nodes of 8 up to 64.
+    None when not even those do, or these are not all alike. Unified memory is not added to."""
+    first = devices[0]
+    if any((device.name, device.total) != (first.name, first.total) for device in devices):
+        return None
+    alone = replace(at(work), tensor_parallel=1, pipeline_parallel=1)
+    counts = (1,) if first.unified else _COUNTS
+    return next((count for count in counts if headroom(model, alone, like(first, count)) >= 0), None)
+
+
+def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+    """The fewest layers (of a mixture of experts: layers' experts) that must stay in host memory; 0 when none must.
+    None where the engine keeps none there, where the request says how many, or where all would not be enough."""
+    fewest = getattr(engine_module(work.engine), "least_offload", None)
+    if fewest is None or work.offload != "auto":
+        return None
+    if headroom(model, work, devices) >= 0:
+        return 0
+    found: int | None = fewest(model, work, devices)
+    return found
+
+
+@lru_cache(maxsize=1024)
+def like(device: Device, count: int) -> tuple[Device, ...]:
+    """So many of a GPU, with nothing else running on any; beyond 8 in nodes of 8."""
+    idle = replace(device, free=device.usable, used_by_others=0, processes=(), uuid=None)
+    return tuple(replace(idle, index=i, node=i // NODE) for i in range(count))
 
 
 @lru_cache(maxsize=4096)

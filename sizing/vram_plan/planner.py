@@ -10,7 +10,7 @@ from .engines import Allocation, Work, engine_module
 from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .hardware import Detection, Device, resolve
-from .inverse import at, longest_context, most_sequences
+from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences
 from .launch import launch
 from .models.loading import load
 from .models.model import Model
@@ -173,6 +173,8 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         longest_context(model, work, devices),
         most_sequences(model, work, devices),
         () if verdict == "fits" else suggestions(model, work, devices, verdict),
+        fewest_gpus(model, work, devices),
+        least_offload(model, work, devices),
     )
 
 

@@ -89,7 +89,9 @@ class Need:
 class Fit:
     """`max_context` at this number of sequences and `max_sequences` at this context: one more does not fit.
 
-    Both are None without a GPU, or where memory sets no limit.
+    Both are None without a GPU, or where memory sets no limit. `fewest_gpus` of this kind would do (None: not even 64, or the
+    GPUs are of several kinds); `least_offload` layers (of a mixture of experts: layers' experts) must stay in host memory
+    (None: the engine keeps none there, or all would not be enough).
     """
 
     verdict: Verdict
@@ -98,6 +100,8 @@ class Fit:
     max_context: int | None
     max_sequences: int | None
     suggestions: tuple[str, ...] = ()
+    fewest_gpus: int | None = None
+    least_offload: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

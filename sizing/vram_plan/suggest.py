@@ -12,7 +12,7 @@ from .engines import Work, engine_module
 from .errors import UsageError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
-from .inverse import headroom, longest_context
+from .inverse import NODE, fewest_gpus, headroom, least_offload, like, longest_context
 from .models.model import Model
 from .units import format_gib
 
@@ -36,7 +36,7 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
         *_smaller_format(model, work, devices),
     ]
     here = here or _smaller_and_shorter(model, work, devices)
-    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices))
+    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices), *_more_gpus(model, work, devices))
 
 
 @lru_cache(maxsize=1)
@@ -82,8 +82,7 @@ def _shorter_context(model: Model, work: Work, devices: tuple[Device, ...], opti
 
 def _offload(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
     """Layers, or a mixture's experts, kept in host memory, where the engine can; with the speed that leaves."""
-    fewest = getattr(engine_module(work.engine), "least_offload", None)
-    layers = fewest(model, work, devices) if fewest and work.offload == "auto" else None
+    layers = least_offload(model, work, devices)
     if not layers:
         return []
     from .speed.estimate import estimate
@@ -122,3 +121,15 @@ def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...]) -> list[s
         if gpu[0].usable > largest_now and headroom(model, work, gpu) >= 0:
             return [f'--gpu "{name}": {_effect(model, work, gpu)}']
     return []
+
+
+def _more_gpus(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
+    """More of the same card, as few as do; unified memory is not added to."""
+    spec = devices[0].spec
+    count = fewest_gpus(model, work, devices) if spec else None
+    if spec is None or count is None or count <= len(devices):
+        return []
+    machine = f"{count}x {_short(spec.name)}" if count <= NODE else f"{count // NODE} nodes x {NODE}x {_short(spec.name)}"
+    kept = f" --engine {work.engine}" if work.engine == "ollama" else ""  # by itself the command takes vLLM on several
+    alone = replace(work, tensor_parallel=1, pipeline_parallel=1)
+    return [f'--gpu "{machine}"{kept}: {_effect(model, alone, like(devices[0], count))}']

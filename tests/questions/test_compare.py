@@ -42,3 +42,12 @@ def test_only_what_fits_is_a_best_verdict() -> None:
 def test_one_or_too_many_is_refused(count: int) -> None:
     with pytest.raises(vp.UsageError, match="between 2 and 12"):
         vp.compare("llama3-8b", gpus=["8GB"] * count)
+
+
+def test_texts_may_list_engines_formats_and_machines() -> None:
+    answer = vp.compare("llama3-8b", gpus="RTX 4090; 8GB", engines="ollama,llama.cpp", quants=["Q4_K_M, Q8_0"])
+    assert [(s.plan.devices[0].name, s.plan.request.engine, s.plan.request.quant) for s in answer.subjects[:3]] == [
+        ("NVIDIA GeForce RTX 4090", "ollama", "Q4_K_M"), ("NVIDIA GeForce RTX 4090", "ollama", "Q8_0"),
+        ("NVIDIA GeForce RTX 4090", "llama.cpp", "Q4_K_M"),
+    ]  # fmt: skip
+    assert len(answer.subjects) == 8

@@ -125,11 +125,17 @@ def usual_formats(model: Model, engine: str) -> tuple[Format, ...]:
     return tuple(sorted({f.name: f for f in (own, *known)}.values(), key=lambda f: -f.bits_per_weight))
 
 
+def parts_of(texts: str | Sequence[str] | None, separator: str = ",") -> list[str]:
+    """`a,b` or a list of such texts, one by one."""
+    given = [texts] if isinstance(texts, str) else texts or ()
+    return [part.strip() for text in given for part in text.split(separator) if part.strip()]
+
+
 def parse_formats(texts: str | Sequence[str], engine: str) -> tuple[Format, ...]:
     """`Q4_K_M,Q8_0` or a list of names. Raises UnknownNameError, UsageError."""
-    names = texts.split(",") if isinstance(texts, str) else list(texts)
+    names = parts_of(texts)
     _bounded(names, "formats")
-    return tuple({f.name: f for f in (for_engine(find_format(name.strip(), engine), engine) for name in names)}.values())
+    return tuple({f.name: f for f in (for_engine(find_format(name, engine), engine) for name in names)}.values())
 
 
 def parse_contexts(texts: str | int | Sequence[str | int]) -> tuple[int, ...]:

@@ -14,7 +14,7 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import plan
 from ..results import Plan, Verdict
-from .cells import machine_of, name_of
+from .cells import machine_of, name_of, parts_of
 
 __all__ = ["Comparison", "Line", "Subject", "compare"]
 
@@ -69,14 +69,13 @@ def compare(
 ) -> Comparison:
     """Plans of every model on every GPU, engine and format named, side by side.
 
-    `gpus` is one machine as `plan` takes it, or a list of them; `engines`, `quants`, `bits` one or a list. Everything
-    else is as in `plan`, and the same for all. Sizes in bytes, rates SI, times in seconds.
+    `gpus` is one machine as `plan` takes it, or several, in a list or parted by ";"; `engines`, `quants`, `bits` are one, a
+    list, or texts with commas. Everything else is as in `plan`, and the same for all. Sizes in bytes, rates SI, times in seconds.
     Raises UsageError where less than two or more than 12 plans are named, and what `plan` raises.
     """
     loaded = [load(m, offline=offline) if isinstance(m, str) else m for m in _listed(models)]
-    machines = [machine_of(gpu) for gpu in (gpus if isinstance(gpus, (list, tuple)) and not _is_devices(gpus) else [gpus])]
-    formats: list[dict[str, Any]] = [{"quant": q} for q in _listed(quants or ())] + [{"bits": b} for b in _listed(bits or ())]
-    columns = list(product(loaded, machines, _listed(engines) or [None], formats or [{}]))
+    formats: list[dict[str, Any]] = [{"quant": q} for q in parts_of(quants)] + [{"bits": b} for b in _listed(bits or ())]
+    columns = list(product(loaded, _machines(gpus), parts_of(engines) or [None], formats or [{}]))
     if not 2 <= len(columns) <= MOST:
         raise UsageError(
             f"{len(columns)} plan{'s' if len(columns) > 1 else ''} would be compared, between 2 and {MOST} can be",
@@ -97,8 +96,12 @@ def _listed(value: Any) -> list[Any]:
     return list(value) if isinstance(value, (list, tuple)) else [value]
 
 
-def _is_devices(gpus: Sequence[Any]) -> bool:
-    return bool(gpus) and all(isinstance(gpu, Device) for gpu in gpus)
+def _machines(gpus: str | Sequence[Any] | None) -> list[Detection]:
+    """One machine or several: texts also separated by ";", devices of one machine in a list of their own."""
+    if gpus is None or (not isinstance(gpus, str) and any(isinstance(gpu, Device) for gpu in gpus)):
+        return [machine_of(gpus)]
+    listed = [gpus] if isinstance(gpus, str) else gpus
+    return [machine_of(one) for gpu in listed for one in (parts_of(gpu, ";") if isinstance(gpu, str) else [gpu])]
 
 
 def _labels(plans: Sequence[Plan], machines: Sequence[Detection]) -> tuple[list[str], tuple[str, ...]]:

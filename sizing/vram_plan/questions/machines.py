@@ -11,6 +11,7 @@ from typing import Final
 from ..errors import UsageError
 from ..hardware import Device, GpuSpec, common_gpus, device_of, resolve
 from ..hardware.parse import parse_gpus
+from .cells import parts_of
 
 __all__ = ["machines_to_try", "splits"]
 
@@ -28,7 +29,7 @@ def machines_to_try(gpus: str | Sequence[str] | None) -> tuple[tuple[Device, ...
     """
     if gpus is None:
         return tuple(_times(device_of(spec), count) for spec in common_gpus() for count in _counts(spec))
-    texts = [part for text in ([gpus] if isinstance(gpus, str) else gpus) for part in text.split(";") if part.strip()]
+    texts = parts_of(gpus, ";")
     if not texts:
         raise UsageError("no GPU was named", "separate machines by ';', as in 'RTX 4090; 2x RTX 3090; H100'")
     found = tuple(dict.fromkeys(machine for text in texts for machine in _machines(text)))

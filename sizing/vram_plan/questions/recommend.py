@@ -20,7 +20,7 @@ from ..models.model import Model
 from ..planner import evaluate
 from ..request import make_work, own_format
 from ..results import Plan, SpeedEstimate
-from .cells import Cell, Machine, cell_and_speed, parse_formats, summary_of, usual_formats
+from .cells import Cell, Machine, cell_and_speed, parse_formats, parts_of, summary_of, usual_formats
 from .machines import machines_to_try, splits
 from .prices import Price, Prices, parse_prices
 from .quality import Quality, loss_of, quality_of
@@ -161,7 +161,7 @@ def recommend(
     """
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     targets = _Targets(_positive(min_decode, "the decode speed"), _positive(max_ttft_s, "the time to the first token"))
-    names = [engine_name(e) for e in ([engines] if isinstance(engines, str) else engines or ENGINES)]
+    names = [engine_name(engine) for engine in parts_of(engines) or ENGINES]
     basis = {"context": context, "sequences": sequences, "kv_type": kv_type, "prompt": prompt, "output": output}
     works = {name: _works(loaded, name, quants, basis) for name in names}
     search = _Search(loaded, works, targets, parse_prices(prices))

@@ -1,0 +1,55 @@
+"""The inverse questions that count machines: the fewest GPUs, the least offload."""
+
+from __future__ import annotations
+
+import pytest
+import vram_plan as vp
+
+
+def several(model: str, card: str, count: int, **request: object) -> vp.Plan:
+    nodes = f"{count // 8} nodes x 8x {card}" if count > 8 else f"{count}x {card}"
+    return vp.plan(model, gpus=nodes, **request)
+
+
+@pytest.mark.parametrize(
+    ("model", "card", "request_"),
+    [
+        ("llama3.3-70b", "RTX 3090", {"engine": "llama.cpp", "bits": 4}),
+        ("llama3.3-70b", "A100-80GB", {"engine": "vllm"}),
+        ("deepseek-v3.1", "H100", {"engine": "vllm"}),
+        ("gemma3-27b", "RTX 3060 12GB", {"engine": "ollama", "bits": 4, "context": "64k"}),
+        ("qwen3-32b", "L4", {"engine": "transformers"}),
+    ],
+)
+def test_the_fewest_gpus_fit_and_fewer_do_not(model: str, card: str, request_: dict) -> None:
+    fewest = several(model, card, 1, **request_).fit.fewest_gpus
+    assert fewest is not None and fewest > 1
+    assert several(model, card, fewest, **request_).fit.verdict in ("fits", "tight")
+    for fewer in range(1, min(fewest, 9)):
+        assert several(model, card, fewer, **request_).fit.verdict == "does_not_fit"
+
+
+def test_more_of_the_card_is_suggested_and_does_fit() -> None:
+    plan = vp.plan("llama3.3-70b", gpus="RTX 3090", bits=4)
+    assert any(text.startswith('--gpu "2x RTX 3090" --engine ollama') for text in plan.fit.suggestions)
+    assert vp.plan("llama3.3-70b", gpus="2x RTX 3090", engine="ollama", bits=4).fit.verdict != "does_not_fit"
+
+
+def test_unlike_cards_and_unified_memory_are_not_multiplied() -> None:
+    assert vp.plan("llama3-8b", gpus="RTX 3090 + RTX 3060 12GB", engine="llama.cpp", bits=4).fit.fewest_gpus is None
+    assert vp.plan("llama3.1-405b", gpus="DGX Spark", engine="llama.cpp", bits=8).fit.fewest_gpus is None
+    assert vp.plan("llama3-8b", gpus="DGX Spark", engine="llama.cpp", bits=8).fit.fewest_gpus == 1
+
+
+@pytest.mark.parametrize(("model", "card"), [("qwen3-32b", "RTX 3060 12GB"), ("qwen3-30b-a3b", "RTX 3060 12GB")])
+def test_the_least_offload_is_what_the_plan_with_it_needs(model: str, card: str) -> None:
+    least = vp.plan(model, gpus=card, engine="llama.cpp", bits=4).fit.least_offload
+    assert least
+    if model == "qwen3-32b":
+        assert vp.plan(model, gpus=card, engine="llama.cpp", bits=4, offload=f"{least} layers").fit.headroom >= 0
+        assert vp.plan(model, gpus=card, engine="llama.cpp", bits=4, offload=f"{least - 1} layers").fit.headroom < 0
+
+
+def test_nothing_need_leave_what_fits_and_vllm_keeps_nothing_in_ram() -> None:
+    assert vp.plan("llama3-8b", gpus="RTX 3090", engine="llama.cpp", bits=4).fit.least_offload == 0
+    assert vp.plan("llama3.3-70b", gpus="RTX 3090", engine="vllm").fit.least_offload is None
