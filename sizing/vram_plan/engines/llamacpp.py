@@ -22,6 +22,7 @@ from .llamacpp_compute import compute_bytes
 from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed, visiting_weights
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
+from .measured import measured_runtime
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
 
@@ -227,6 +228,8 @@ def _visiting(run: Run) -> tuple[tuple[str, int], ...]:
 @lru_cache(maxsize=1024)
 def _runtime(key: Same) -> Term:
     device: Device | None = key.value
+    if measured := measured_runtime(device, "llama.cpp", "ollama"):
+        return Term("runtime", measured[0], "measured", measured[1], "runtime")
     vendor = device.vendor if device else ""
     capability = (device.compute_capability or (device.spec.compute_capability if device.spec else None) or "") if device else ""
     size, basis, source = runtime_of(vendor, capability, device.total if device else 0)

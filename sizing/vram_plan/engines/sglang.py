@@ -18,6 +18,7 @@ from ..results import Term
 from ..units import format_gib
 from ..values import Same
 from .base import Allocation, Work
+from .measured import measured_runtime
 from .sglang_cells import Cells, cells_of
 from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, runtime_bytes, window_pool
 from .vllm_weights import rank_weights, refusal, stage_layers
@@ -112,7 +113,7 @@ def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -
         first = sum(stages[:stage])
         device = devices[i] if devices else None
         layers = [layer for layer in model.cache_layers if s.pp == 1 or first <= layer.layer < first + stages[stage]]
-        size, why = runtime_bytes(device, s.tp * s.pp)
+        size, why = measured_runtime(device, "sglang") or runtime_bytes(device, s.tp * s.pp)
         weights = _weight_terms(model, work, s, s.tp - 1 if rank == s.tp - 1 else 0, stage)
         before = device.available - size if device else 0
         loaded = before - sum(term.bytes for term in weights)

@@ -22,6 +22,7 @@ from ..models.model import Model
 from ..results import Term
 from ..units import MIB
 from .base import Allocation, Work
+from .measured import measured_runtime
 from .need import weights_why
 from .options import choice
 from .sglang_settings import capability
@@ -290,6 +291,8 @@ def _kv_why(work: Work, asked: _Asked, place: _Place) -> str:
 
 
 def _runtime(device: Device | None) -> Term:
+    if measured := measured_runtime(device, "transformers"):
+        return Term("runtime", measured[0], "measured", measured[1], "runtime")
     rows = _facts()["runtime"]
     major = capability(device) if device else 0
     mib, basis = next((row[1], row[2]) for row in rows["mib"] if row[0] in (0, major))
