@@ -19,6 +19,7 @@ from ..results import Term
 from ..units import format_gib
 from ..values import Same
 from .base import Allocation, Work
+from .measured import measured_runtime
 from .vllm_budget import (
     activation_bytes,
     capability,
@@ -210,16 +211,18 @@ def _rank(
     activation, why = activation_bytes(
         model, s.profile, device, tokens=s.tokens, sequences=s.sequences, tp=s.tp, samples=last, marlin=marlin
     )
-    non_torch = non_torch_bytes(model, s.profile, device, s.tp)
+    measured = measured_runtime(device, "vllm")
+    non_torch = measured[0] if measured else non_torch_bytes(model, s.profile, device, s.tp)
     graphs = graph_bytes(model, device, sequences=s.sequences, layers=stages[stage], tokens=s.tokens, eager=s.eager)
     basis: Basis = "fallback" if model.basis == "fallback" else "formula"
+    libraries = f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs"
     logged: Basis = "measured" if s.tp == 1 or linked(device) else "fallback"  # no log of several cards without NVLink
     terms = (
         Term("weights", weights.parameter_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
         Term("buffers", weights.buffer_bytes, basis, weights.buffer_why or "rope tables", "weights"),
         Term("allocator", weights.extra_bytes, basis, weights.extra_why, "weights"),
         Term("activation", activation, basis, why, "compute"),
-        Term("non_torch", non_torch, logged, f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs", "runtime"),
+        Term("non_torch", non_torch, "measured" if measured else logged, measured[1] if measured else libraries, "runtime"),
         Term("cuda_graphs", graphs, "fallback", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
         Term("context", context_bytes(device, s.tp * s.pp), "fallback", "typical: held before vLLM measures, outside its share", "runtime"),
     )
