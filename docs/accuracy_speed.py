@@ -31,9 +31,8 @@ def speed_section() -> str:
     lines = [head, "| --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: |"]
     for row in data["accuracy"]:
         naive = f"{row['naive_median']:.0%} / {row['naive_p90']:.0%}" if row["naive_median"] is not None else "–"
-        same = " (one GPU: not left out)" if row["gpus"] == 1 and "time per output token" in row["class"] else ""
         lines.append(
-            f"| {row['class']}{same} | {row['rows']} | {row['gpus']} | {row['median']:.1%} | {row['p90']:.1%} | {row['within_20']:.0%} "
+            f"| {row['class']} | {row['rows']} | {row['gpus']} | {row['median']:.1%} | {row['p90']:.1%} | {row['within_20']:.0%} "
             f"| {row['inside']:.0%} | {naive} |"
         )
     fitted = f"Fitted {data['fitted']} on `{data['fitted_on']}`; `python docs/fit_speed.py` fits again (numpy, scipy).\n"

@@ -26,15 +26,17 @@ from fit_speed_samples import Samples, decode_samples, prefill_samples, server_s
 
 TABLE = ROOT / "data" / "vram_plan_data" / "speed_constants.json"
 DEGREES = 2.0
-#: At most this many measurements of one GPU count in full; copied scoreboards and averages count a third.
+#: At most this many measurements of one GPU (of servers: one model on one GPU) count in full; copied scoreboards count a third.
 FULL_ROWS = 8
 LESS_TRUSTED = 0.35
+#: Measured ÷ estimated rate of one prompt on an idle server: assumed, times to a first token hold waiting.
+PROMPT_SPREAD = [0.5, 1.5]
 
 
 def weights(samples: Samples) -> np.ndarray:
-    count = Counter(samples["gpu"])
-    pairs = zip(samples["gpu"], samples["direct"], strict=True)
-    return np.array([min(1.0, FULL_ROWS / count[gpu]) * (1.0 if direct else LESS_TRUSTED) for gpu, direct in pairs])
+    count = Counter(samples["group"])
+    pairs = zip(samples["group"], samples["direct"], strict=True)
+    return np.array([min(1.0, FULL_ROWS / count[group]) * (1.0 if direct else LESS_TRUSTED) for group, direct in pairs])
 
 
 def fit(form: Any, samples: Samples) -> tuple[np.ndarray, list[str]]:
@@ -140,11 +142,29 @@ def one(name: str, form: Any, samples: Samples, groups: str = "gpu", floor: floa
         ends[True] = [min(ends[False][0], ends[True][0]), max(ends[False][1], ends[True][1])]
     p, known = fit(form, samples)
     part = form.table(p, known, per_architecture(samples)) | counts(samples) | {"spread": ends[False], "spread_moe": ends[True]}
-    rows = accuracy_rows(name, samples, unseen, ends)
+    return part, shown(accuracy_rows(name, samples, unseen, ends))
+
+
+def server(engine: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """An engine's part: errors on GPUs and on models left out; the range holds nine in ten of both together."""
+    samples, name = server_samples(engine), f"{engine} time per output token"
+    moe = np.asarray(samples["moe"])
+    unseen = {"GPU": left_out(Server(), samples), "model": left_out(Server(), samples, "model")}
+    ratio = np.concatenate([seconds / samples["seconds"] for seconds in unseen.values()])
+    ends = {flag: spread(ratio[np.tile(moe == flag, 2)], 0.12) for flag in (False, True)}
+    p, known = fit(Server(), samples)
+    part = Server().table(p, known, per_architecture(samples)) | counts(samples)
+    part |= {"spread": ends[False], "spread_moe": ends[True], "prefill_spread": PROMPT_SPREAD}
+    masks = {"dense": ~moe, "mixtures of experts": moe, "all": np.full(len(moe), True)}
+    rows = [score(f"{name}, {kind}, {what} left out", samples, unseen[what], mask, ends) for kind, mask in masks.items() for what in unseen]
+    return part, shown([row for row in rows if row])
+
+
+def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for row in rows:
-        counted = f"{row['class']:48s} {row['rows']:4d} rows {row['gpus']:2d} GPUs"
-        print(f"{counted}  {row['median']:6.1%} {row['p90']:6.1%}  inside {row['inside']:.0%}")
-    return part, rows
+        counted = f"{row['class']:64s} {row['rows']:4d} rows {row['gpus']:2d} GPUs"
+        print(f"{counted}  {row['median']:6.1%} {row['p90']:6.1%}  inside {row['inside']:.0%}", flush=True)
+    return rows
 
 
 def main() -> None:
@@ -160,13 +180,8 @@ def main() -> None:
         accuracy += rows + more
     table["servers"] = {}
     for engine in ("vllm", "sglang"):
-        table["servers"][engine] = {}
-        for kind in ("dense", "moe"):
-            part, rows = one(f"{engine} time per output token, {kind}", Server(), server_samples(engine, kind == "moe"), floor=0.12)
-            part["spread"] = part.pop("spread_moe") if kind == "moe" else part["spread"]
-            part.pop("spread_moe", None)
-            table["servers"][engine][kind] = part
-            accuracy += rows
+        table["servers"][engine], rows = server(engine)
+        accuracy += rows
     table["accuracy"] = accuracy
     TABLE.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -101,26 +101,39 @@ class Prefill:
 
 
 class Server:
-    """Parameters: bandwidth share, compute share, prefill share, layer, all-reduce."""
+    """Parameters: shares of bandwidth for weights, experts and KV; of the matrix rate for a step, for prompts dense and of mixtures;
+    of the link; layer, sequence, all-reduce; a mixture's layer, its FP8 layer, its layer and experts in old versions.
 
-    NOISE = 0.12
+    Dense models and mixtures are fitted together: what they share (the GPU, attention, links, the host) two models tell better
+    than one, and dense models were measured on one GPU only.
+    """
+
+    NOISE = 0.1
     OWN = 2
-    OWN_SD = (0.12, 0.3)
+    OWN_SD = (0.1, 0.2)
+    NAMES = (
+        "bandwidth_share", "expert_share", "kv_share", "compute_share", "prompt_share", "moe_prompt_share", "link_share",
+        "layer_us", "sequence_us", "reduce_us", "moe_layer", "moe_fp8_layer", "moe_old_layer", "old_expert_share",
+    )  # fmt: skip
+    MEAN = (0.88, 0.75, 0.9, 0.5, 0.6, 0.3, 0.8, 65.0, 8.0, 6.0, 1.35, 1.0, 1.0, 1.0)
+    SD = (0.1, 0.25, 0.07, 0.4, 0.15, 0.5, 0.15, 0.4, 0.7, 0.5, 0.3, 0.2, 0.3, 0.3)
 
     def prior(self) -> tuple[Array, Array]:
-        return np.log(np.array([0.8, 0.5, 0.4, 50.0, 6.0])), np.array([0.2, 0.5, 0.7, 0.5, 0.7])
+        return np.log(np.array(self.MEAN)), np.array(self.SD)
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
-        e = np.exp(p)
-        share, layer = np.minimum(e[0] * np.exp(own[0]), 0.98), e[3] * np.exp(own[1]) * 1e-6
-        c = ServerConstants(share, np.minimum(e[1], 0.98), e[2], layer, e[4] * 1e-6, _SPREAD, _SPREAD, _EVIDENCE)
+        e = dict(zip(self.NAMES, np.exp(p), strict=True))
+        scale, moe, old = np.exp(own[0]), s["moe"], s["age"] * s["moe"]
+        layer = e["layer_us"] * np.exp(own[1]) * np.where(moe, e["moe_layer"] * np.where(s["fp8"], e["moe_fp8_layer"], 1.0), 1.0)
+        c = ServerConstants(
+            np.minimum(e["bandwidth_share"] * scale, 0.98), np.minimum(e["expert_share"] * scale * e["old_expert_share"] ** old, 0.98),
+            np.minimum(e["kv_share"] * scale, 0.98), np.minimum(e["compute_share"], 0.98),
+            np.where(moe, e["moe_prompt_share"], e["prompt_share"]), e["link_share"], layer * e["moe_old_layer"] ** old * 1e-6,
+            e["sequence_us"] * 1e-6, e["reduce_us"] * 1e-6, _SPREAD, _SPREAD, _EVIDENCE,
+        )  # fmt: skip
         total: Array = server_terms(c, _pieces(ServerPieces, s)).total_s
         return total
 
     def table(self, p: Array, known: list[str], rows: dict[str, dict[str, int]]) -> dict[str, Any]:
-        e = np.exp(p)
-        return {
-            "bandwidth_share": _r(min(e[0], 0.98)), "compute_share": _r(min(e[1], 0.98)), "prefill_share": _r(e[2]), "layer_us": _r(e[3]),
-            "reduce_us": _r(e[4]), "prefill_spread": [0.5, 1.5],
-            "architectures": _own(p, 5, known, rows, ("bandwidth_share", "layer_us")),
-        }  # fmt: skip
+        named = {name: _r(value) for name, value in zip(self.NAMES, np.exp(p[: len(self.NAMES)]), strict=True)}
+        return named | {"architectures": _own(p, len(self.NAMES), known, rows, ("bandwidth_share", "layer_us"))}

@@ -13,9 +13,9 @@ from vram_plan.hardware import device_of, find_gpu
 from vram_plan.models.loading import load
 from vram_plan.speed.hardware import Rates, rates_of
 from vram_plan.speed.reads import Reads, reads_of
-from vram_plan.speed.roofline import decode_pieces, prefill_pieces
-from vram_plan.speed.server import link_rate, peak_flops, prefill_flops, server_pieces
-from vram_plan.speed.words import age_of
+from vram_plan.speed.roofline import Ranks, decode_pieces, prefill_pieces, server_pieces
+from vram_plan.speed.server import link_rate, peak_flops, quantises_activations
+from vram_plan.speed.words import age_of, version_age
 
 Samples = dict[str, Any]
 _GIB = 1 << 30
@@ -36,7 +36,7 @@ def _columns(rows: list[dict[str, Any]]) -> Samples:
 
 def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str, Any]:
     return {
-        "gpu": case.gpu, "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
+        "gpu": case.gpu, "group": case.gpu, "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
         "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": case.engine not in ("llamafile", "ollama"),
         "average": case.engine == "llamafile", "seconds": seconds,
     }  # fmt: skip
@@ -76,22 +76,23 @@ def prefill_samples(backend: str) -> Samples:
     return _columns(rows)
 
 
-def server_samples(engine: str, moe: bool) -> Samples:
+def server_samples(engine: str) -> Samples:
     """Servers' time per output token at a constant number of requests."""
     rows = []
     for case in speed_cases():
-        if case.engine != engine or not case.tpot_ms or case.tp != case.n_gpu:
+        if case.engine != engine or not case.tpot_ms or case.tp != case.n_gpu or case.suspect:
             continue
         model, format = load(case.model, offline=True), find_format(case.quant)
         reads, device = reads_of(model, format), device_of(find_gpu(case.gpu))
         rates = rates_of(device, "cuda")
-        if rates is None or bool(reads.experts) != moe:
-            continue
-        peak = peak_flops(rates, format)
-        between = case.batch / max(case.gen, 1) * prefill_flops(reads, case.prompt)
-        history = case.prompt + case.gen / 2
-        link = link_rate((device,))
-        piece = _plain(server_pieces(reads, rates, peak, history, case.batch, (2.0, 2.0), case.tp, link, between))
+        if rates is None:
+            raise SystemExit(f"{case.gpu} has no rates")
+        ranks = Ranks(case.tp, rates, peak_flops(rates, format), link_rate((device,)))
+        element, prompts = 1.0 if case.kv == "fp8" else 2.0, case.batch / max(case.gen, 1)
+        piece = _plain(server_pieces(reads, ranks, case.prompt + case.gen / 2, case.batch, (element, element), prompts, case.prompt))
         naive = (weights_of(model, format).total / case.tp) / rates.bandwidth
-        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | {"naive_s": naive})
+        group = f"{case.model} {case.quant} {case.gpu}"
+        own = {"naive_s": naive, "fp8": quantises_activations(format), "model": case.model, "group": group}
+        age = version_age(case.version) if engine == "vllm" else 0.0
+        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | own | {"age": age})
     return _columns(rows)

@@ -47,6 +47,7 @@ class Case:
     suspect: str = ""
     row: str = ""
     measured: str = ""
+    kv: str = ""
     quant_as_named: str = ""
 
     @property

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from vram_plan.hardware.catalog import catalogue
 from vram_plan.speed.constants import architecture_key, decode_constants, prefill_constants, server_constants, table
-from vram_plan.speed.words import age_of
+from vram_plan.speed.words import age_of, version_age
 
 from speed.cases import speed_cases
 
@@ -42,10 +42,12 @@ def test_decode_constants_are_possible(backend: str) -> None:
 @pytest.mark.parametrize("moe", [False, True])
 def test_server_constants_are_possible(engine: str, moe: bool) -> None:
     for architecture in ("h100", "b200", "ada"):
-        c = server_constants(engine, architecture, moe)
-        assert 0.4 < c.weight_share < 1
-        assert 0.05 < c.compute_share < 1
-        assert 1e-6 < c.layer_s < 1e-3
+        for fp8 in (False, True):
+            c = server_constants(engine, architecture, moe, fp8, 1.0)
+            assert 0.4 < min(c.weight_share, c.expert_share, c.kv_share, c.link_share) < 1
+            assert 0.05 < min(c.compute_share, c.prompt_share) < 1
+            assert 1e-6 < c.layer_s < 1e-3
+            assert 0 < c.sequence_s < 1e-4
 
 
 def test_an_unseen_architecture_takes_its_pool_and_says_so() -> None:
@@ -74,14 +76,17 @@ def test_every_gpu_of_the_common_makers_has_a_class() -> None:
     [
         ("llama.cpp decode, cuda", 0.07, 0.18), ("llama.cpp decode, metal", 0.07, 0.18), ("llama.cpp decode, rocm", 0.14, 0.33),
         ("llama.cpp decode, cuda, mixtures of experts", 0.10, 0.18), ("llama.cpp prefill, cuda", 0.20, 0.50),
-        ("vllm time per output token, dense", 0.11, 0.35),
+        ("vllm time per output token, all, GPU left out", 0.11, 0.30), ("vllm time per output token, all, model left out", 0.10, 0.25),
+        ("vllm time per output token, mixtures of experts, GPU left out", 0.13, 0.35),
+        ("sglang time per output token, all, model left out", 0.15, 0.60),
     ],
 )  # fmt: skip
 def test_gpus_left_out_of_the_fit_are_estimated(name: str, mid: float, ninth: float) -> None:
     row: dict[str, Any] = next(row for row in table()["accuracy"] if row["class"] == name)
     assert row["median"] <= mid
     assert row["p90"] <= ninth
-    assert 0.8 <= row["inside"] <= (1.0 if "mixtures" in name else 0.95)  # a mixture's range is at least the dense models'
+    # a mixture's range is at least the dense models', and a server's holds the misses on unseen GPUs as well as on unseen models
+    assert 0.8 <= row["inside"] <= (1.0 if "mixtures" in name or "model" in name else 0.95)
     assert row["naive_median"] is None or row["naive_median"] > 3 * row["median"]
 
 
@@ -99,3 +104,19 @@ def test_measurements_are_whole() -> None:
 )
 def test_age_of_builds(build: str, age: float) -> None:
     assert age_of(build) == pytest.approx(age, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("version", "age"),
+    [("0.19", 0.0), ("0.18.0", 0.0), ("0.17", 0.5), ("v0.16.0", 1.0), ("0.9.2", 1.0), ("1.0", 0.0), (None, 0.0), ("nightly", 0.0)],
+)
+def test_age_of_versions(version: str | None, age: float) -> None:
+    assert version_age(version) == age
+
+
+def test_old_versions_and_fp8_layers_are_slower_for_mixtures_only() -> None:
+    dense, old_dense = (server_constants("vllm", "h100", False, True, age) for age in (0.0, 1.0))
+    assert dense == old_dense
+    new, old = (server_constants("vllm", "h100", True, True, age) for age in (0.0, 1.0))
+    assert old.layer_s > new.layer_s > server_constants("vllm", "h100", True).layer_s
+    assert old.expert_share < new.expert_share

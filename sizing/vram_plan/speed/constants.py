@@ -64,12 +64,17 @@ class PrefillConstants:
 
 @dataclass(frozen=True, slots=True)
 class ServerConstants:
-    """Multipliers of a server's step: bandwidth and arithmetic shares, a layer's fixed time, an all-reduce's fixed time."""
+    """Multipliers of a server's step: shares of the bandwidth, of the matrix rate (a step's and a prompt's) and of the link;
+    the fixed times of a layer, a sequence and an all-reduce."""
 
     weight_share: float
+    expert_share: float
+    kv_share: float
     compute_share: float
-    prefill_share: float
+    prompt_share: float
+    link_share: float
     layer_s: float
+    sequence_s: float
     reduce_s: float
     spread: Spread
     prefill_spread: Spread
@@ -131,12 +136,19 @@ def prefill_constants(backend: str, architecture: str, family: str, moe: bool, f
 
 
 @lru_cache(maxsize=512)
-def server_constants(engine: str, architecture: str, moe: bool) -> ServerConstants:
-    """A server engine's constants for dense models or mixtures of experts."""
-    part = table()["servers"][engine]["moe" if moe else "dense"]
+def server_constants(engine: str, architecture: str, moe: bool, fp8: bool = False, age: float = 0.0) -> ServerConstants:
+    """A server engine's constants. `fp8` is of a mixture's layers; `age` is 1 for versions before its experts' kernels of 2026."""
+    part = table()["servers"][engine]
     own = part["architectures"].get(architecture, {})
+    scale = own.get("bandwidth_share", 1.0)
+    layer = part["layer_us"] * own.get("layer_us", 1.0)
+    old = age if moe else 0.0
+    if moe:
+        layer *= part["moe_layer"] * (part["moe_fp8_layer"] if fp8 else 1.0) * part["moe_old_layer"] ** old
     return ServerConstants(
-        min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0), 0.98), part["compute_share"], part["prefill_share"],
-        part["layer_us"] * own.get("layer_us", 1.0) * 1e-6, part["reduce_us"] * 1e-6, Spread(*part["spread"]),
-        Spread(*part["prefill_spread"]), _evidence(engine, part, architecture, part["architectures"]),
+        min(part["bandwidth_share"] * scale, 0.98), min(part["expert_share"] * scale * part["old_expert_share"] ** old, 0.98),
+        min(part["kv_share"] * scale, 0.98), part["compute_share"], part["moe_prompt_share" if moe else "prompt_share"],
+        part["link_share"], layer * 1e-6, part["sequence_us"] * 1e-6, part["reduce_us"] * 1e-6,
+        Spread(*part["spread_moe" if moe else "spread"]), Spread(*part["prefill_spread"]),
+        _evidence(engine, part, architecture, part["architectures"]),
     )  # fmt: skip

@@ -12,9 +12,9 @@ from ..hardware import Device
 from ..models.model import Model
 from ..results import EstimatedRate, SpeedEstimate
 from .constants import Spread, table
-from .roofline import decode_pieces, decode_terms, prefill_pieces, prefill_terms
-from .server import prefill_flops, server_pieces, server_terms
-from .setting import LLAMA, Setting, setting_of
+from .measured import decode_step, prefill_step
+from .roofline import decode_pieces, decode_terms, prefill_flops, prefill_pieces, prefill_terms, server_pieces, server_terms
+from .setting import Setting, setting_of
 from .words import shares_in_words
 
 __all__ = ["Host", "Step", "estimate", "prompt_step", "step_of"]
@@ -83,10 +83,9 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     if setting is None:
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
-    step = _llama_step if setting.gpus else _server_step
-    decode = step(setting, work.sequences, work.context, host, 0.0)
-    prefill = _prefill(setting, max(work.prompt, 1), host)
-    answer = step(setting, work.sequences, *_answer(setting, work, host)) if work.output else decode
+    decode = _decode(setting, work.sequences, work.context, host)
+    prefill = _prompt(setting, max(work.prompt, 1), host)
+    answer = _decode(setting, work.sequences, *_answer(work, host)) if work.output else decode
     ttft = prefill.total_s + answer.total_s
     return SpeedEstimate(
         prefill=prefill.rate(max(work.prompt, 1)),
@@ -107,28 +106,38 @@ def step_of(
     if setting is None:
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
-    return (_llama_step if setting.gpus else _server_step)(setting, sequences, work.context, host, 0.0)
+    return _decode(setting, sequences, work.context, host)
 
 
 def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:
     """The planned prompt, alone on an idle machine. None as for `step_of`."""
     setting = setting_of(model, work, devices) if devices else None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
-    return _prefill(setting, max(work.prompt, 1), host) if setting else None
+    return _prompt(setting, max(work.prompt, 1), host) if setting else None
 
 
-def _answer(setting: Setting, work: Work, host: Host) -> tuple[float, Host, float]:
-    """History with half the answer written, and the arithmetic of the other sequences' prompts a server does between two tokens."""
+def _decode(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
+    """One token of each sequence, with what was measured on the devices where something was."""
+    step = (_llama_step if setting.gpus else _server_step)(setting, sequences, history, host, prompts, prompt)
+    return decode_step(step, setting.measured, setting.reads, sequences, history, setting.element_bytes)
+
+
+def _prompt(setting: Setting, prompt: int, host: Host) -> Step:
+    """One prompt, likewise."""
+    return prefill_step(_prefill(setting, prompt, host), setting.measured, setting.reads, prompt)
+
+
+def _answer(work: Work, host: Host) -> tuple[float, Host, float, int]:
+    """History with half the answer written; how many of the others' prompts a server computes between two tokens, and their length."""
     half = work.output / 2
     history = min(work.prompt + half, max(work.context - half, 1.0))
-    busy = work.sequences > 1 and work.engine not in LLAMA
-    return history, host, work.sequences / work.output * prefill_flops(setting.reads, work.prompt) if busy else 0.0
+    return history, host, work.sequences / work.output if work.sequences > 1 else 0.0, work.prompt
 
 
-def _llama_step(setting: Setting, sequences: int, history: float, host: Host, between: float) -> Step:
+def _llama_step(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
     """Layers one device after another: each GPU reads its share in turn, and each further one costs a hop.
 
-    Beyond one sequence the arithmetic of the others is added as a prompt's: a rough sum, with its own wide range.
+    Beyond one sequence the arithmetic of the others is added as a prompt's: a rough sum, with its own wide range. Prompts are not.
     """
     weights = kv = compute = overhead = 0.0
     for gpu in setting.gpus:
@@ -146,18 +155,17 @@ def _llama_step(setting: Setting, sequences: int, history: float, host: Host, be
     return Step(weights, kv, compute, overhead, hops, host.read / assumed("host_bandwidth_bytes_per_s"), 0.0, spread)
 
 
-def _server_step(setting: Setting, sequences: int, history: float, host: Host, between: float) -> Step:
+def _server_step(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
     """Tensor-parallel ranks step together; pipeline stages follow one another, so a token passes through all of them.
 
-    Weights in host memory come over PCIe at every step. `between` is the arithmetic of others' prompts.
+    Weights in host memory come over PCIe at every step.
     """
-    c, rates = setting.server, setting.rates
-    assert c is not None and rates is not None  # noqa: S101  a setting without GPUs of a layer split has them
-    elements, ranks, link = setting.element_bytes, setting.ranks, setting.link_bytes_per_s
-    terms = server_terms(c, server_pieces(setting.reads, rates, setting.peak_flops, history, sequences, elements, ranks, link, between))
-    host_s = host.held / setting.ranks / assumed("pcie_bytes_per_s")
+    c, ranks = setting.server, setting.ranks
+    assert c is not None and ranks is not None  # noqa: S101  a setting without GPUs of a layer split has them
+    terms = server_terms(c, server_pieces(setting.reads, ranks, history, sequences, setting.element_bytes, prompts, prompt))
+    host_s = host.held / ranks.count / assumed("pcie_bytes_per_s")
     overhead = terms.overhead_s * setting.layer_factor
-    return Step(terms.weights_s, terms.kv_s, terms.compute_s, overhead, terms.link_s, host_s, terms.prefill_s, c.spread)
+    return Step(terms.weights_s, terms.kv_s, terms.compute_s, overhead, terms.link_s, host_s, terms.prompts_s, c.spread)
 
 
 def _prefill(setting: Setting, prompt: int, host: Host) -> Step:
@@ -188,12 +196,14 @@ def _in_turn(setting: Setting, prompt: int) -> float:
 
 def _server_prefill(setting: Setting, prompt: int, host: Host) -> Step:
     """The share fitted to prompts computed beside decoding is no larger than the decode's own here: nothing overlaps it."""
-    c, rates, reads = setting.server, setting.rates, setting.reads
-    assert c is not None and rates is not None  # noqa: S101  as in _server_step
-    compute = prefill_flops(reads, prompt) / setting.ranks / setting.peak_flops / min(c.prefill_share, c.compute_share)
-    weights = (reads.shared_bytes + reads.expert_bytes * reads.touched(prompt)) / setting.ranks / rates.bandwidth / c.weight_share
-    overhead = reads.layers * (c.layer_s + (2 * c.reduce_s if setting.ranks > 1 else 0.0)) * setting.layer_factor
-    return Step(weights, 0.0, compute, overhead, 0.0, host.held / setting.ranks / assumed("pcie_bytes_per_s"), 0.0, c.prefill_spread)
+    c, ranks, reads = setting.server, setting.ranks, setting.reads
+    assert c is not None and ranks is not None  # noqa: S101  as in _server_step
+    compute = prefill_flops(reads, prompt) / ranks.count / ranks.peak_flops / min(c.prompt_share, c.compute_share)
+    bandwidth = ranks.count * ranks.rates.bandwidth
+    weights = reads.shared_bytes / bandwidth / c.weight_share + reads.expert_bytes * reads.touched(prompt) / bandwidth / c.expert_share
+    link = ranks.reduced_s(reads, prompt) / c.link_share
+    overhead = reads.layers * (c.layer_s + (2 * c.reduce_s if ranks.count > 1 else 0.0)) * setting.layer_factor
+    return Step(weights, 0.0, compute, overhead, link, host.held / ranks.count / assumed("pcie_bytes_per_s"), 0.0, c.prefill_spread)
 
 
 @lru_cache(maxsize=16)

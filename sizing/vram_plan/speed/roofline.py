@@ -13,8 +13,8 @@ from .hardware import Rates
 from .reads import Reads
 
 __all__ = [
-    "DecodePieces", "DecodeTerms", "PrefillPieces", "PrefillTerms", "ServerPieces", "ServerTerms", "decode_pieces", "decode_terms",
-    "prefill_pieces", "prefill_terms", "server_pieces", "server_terms",
+    "DecodePieces", "DecodeTerms", "PrefillPieces", "PrefillTerms", "Ranks", "ServerPieces", "ServerTerms", "decode_pieces", "decode_terms",
+    "prefill_flops", "prefill_pieces", "prefill_terms", "server_pieces", "server_terms",
 ]  # fmt: skip
 
 #: What llama.cpp computes at once of a prompt, by default (llama.cpp common/common.h: n_ubatch 512).
@@ -122,15 +122,21 @@ def prefill_terms(c: PrefillConstants, p: PrefillPieces) -> PrefillTerms:
 
 @dataclass(frozen=True, slots=True)
 class ServerPieces:
-    """One step of a server: seconds at full rate on one of the tensor-parallel GPUs."""
+    """One step of a server: seconds at full rate on one of the tensor-parallel GPUs. `weights_s` is all but the routed experts.
+
+    `prompts_s` and `prompts_link_s` are of the other sequences' prompts that fall into one step.
+    """
 
     weights_s: float
+    experts_s: float
     kv_s: float
     compute_s: float
     layers: float
+    sequences: float
     reduces: float
     link_s: float
-    prefill_s: float
+    prompts_s: float
+    prompts_link_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,46 +146,65 @@ class ServerTerms:
     compute_s: float
     overhead_s: float
     link_s: float
-    prefill_s: float
+    prompts_s: float
 
     @property
     def total_s(self) -> float:
-        return self.weights_s + self.kv_s + self.compute_s + self.overhead_s + self.link_s + self.prefill_s
+        return self.weights_s + self.kv_s + self.compute_s + self.overhead_s + self.link_s + self.prompts_s
+
+
+@dataclass(frozen=True, slots=True)
+class Ranks:
+    """The GPUs of one tensor-parallel group: rates of the slowest, the matrix rate of the format, bytes per second to the others."""
+
+    count: int
+    rates: Rates
+    peak_flops: float
+    link_bytes_per_s: float | None
+
+    def reduced_s(self, reads: Reads, tokens: float) -> float:
+        """Seconds at the link's full rate to sum the results of `tokens` tokens: two all-reduces of 16-bit vectors a layer."""
+        if self.count == 1 or not self.link_bytes_per_s:
+            return 0.0
+        return 2.0 * reads.layers * tokens * reads.hidden_size * 2 * 2 * (self.count - 1) / self.count / self.link_bytes_per_s
 
 
 def server_pieces(
-    reads: Reads,
-    rates: Rates,
-    peak_flops: float,
-    history: float,
-    sequences: int,
-    kv_element_bytes: tuple[float, float],
-    ranks: int,
-    link_bytes_per_s: float | None,
-    prefill_flops_per_token: float,
+    reads: Reads, ranks: Ranks, history: float, sequences: int, kv_element_bytes: tuple[float, float], prompts: float = 0.0, prompt: int = 0
 ) -> ServerPieces:
-    """One token of each sequence on `ranks` tensor-parallel GPUs; `prefill_flops_per_token` of others' prompts in between."""
+    """One token of each sequence after `history` others; between two steps `prompts` prompts of `prompt` tokens are computed."""
     kv = sequences * (reads.kv_bytes(history, *kv_element_bytes) + 2 * reads.state_bytes)
     flops = 2.0 * sequences * (reads.active_parameters + reads.head_parameters) + sequences * reads.attention_flops(history)
-    moved = 2.0 * reads.layers * sequences * reads.hidden_size * 2 * 2 * (ranks - 1) / ranks
+    bandwidth, peak = ranks.count * ranks.rates.bandwidth, ranks.count * ranks.peak_flops
     return ServerPieces(
-        weights_s=reads.weight_bytes(sequences) / ranks / rates.bandwidth,
-        kv_s=kv / ranks / rates.bandwidth,
-        compute_s=flops / ranks / peak_flops,
+        weights_s=(reads.shared_bytes + reads.head_bytes) / bandwidth,
+        experts_s=reads.expert_bytes * reads.touched(sequences) / bandwidth,
+        kv_s=kv / bandwidth,
+        compute_s=flops / peak,
         layers=reads.layers,
-        reduces=2.0 * reads.layers if ranks > 1 else 0.0,
-        link_s=moved / link_bytes_per_s if link_bytes_per_s and ranks > 1 else 0.0,
-        prefill_s=prefill_flops_per_token / ranks / peak_flops,
+        sequences=sequences,
+        reduces=2.0 * reads.layers if ranks.count > 1 else 0.0,
+        link_s=ranks.reduced_s(reads, sequences),
+        prompts_s=prompts * prefill_flops(reads, prompt) / peak,
+        prompts_link_s=prompts * ranks.reduced_s(reads, prompt),
     )
 
 
+def prefill_flops(reads: Reads, prompt: int) -> float:
+    """Floating-point operations of one prompt, the output matrix apart."""
+    return prompt * (2.0 * reads.active_parameters + reads.mean_attention_flops(prompt, 0))
+
+
 def server_terms(c: ServerConstants, p: ServerPieces) -> ServerTerms:
-    """Reads, arithmetic, a fixed time a layer, two all-reduces a layer, and the prompts computed between. In seconds."""
+    """Reads, arithmetic, a fixed time a layer and a sequence, two all-reduces a layer, and the prompts computed between. In seconds.
+
+    The host's work for each sequence (sampling, detokenising, scheduling) is what a large batch adds beyond its bytes.
+    """
     return ServerTerms(
-        weights_s=p.weights_s / c.weight_share,
-        kv_s=p.kv_s / c.weight_share,
+        weights_s=p.weights_s / c.weight_share + p.experts_s / c.expert_share,
+        kv_s=p.kv_s / c.kv_share,
         compute_s=p.compute_s / c.compute_share,
-        overhead_s=p.layers * c.layer_s,
-        link_s=p.reduces * c.reduce_s + p.link_s,
-        prefill_s=p.prefill_s / c.prefill_share,
+        overhead_s=p.layers * c.layer_s + p.sequences * c.sequence_s,
+        link_s=p.reduces * c.reduce_s + p.link_s / c.link_share,
+        prompts_s=p.prompts_s / c.prompt_share + p.prompts_link_s / c.link_share,
     )

@@ -1,4 +1,4 @@
-"""vLLM's and SGLang's step on tensor-parallel GPUs: rates of their number formats and links, a prompt's arithmetic."""
+"""vLLM's and SGLang's step on tensor-parallel GPUs: rates of their number formats and links."""
 
 from __future__ import annotations
 
@@ -7,10 +7,8 @@ from functools import lru_cache
 from ..formats import Format
 from ..hardware import Device, topology_of
 from .hardware import Rates
-from .reads import Reads
-from .roofline import server_pieces, server_terms
 
-__all__ = ["link_rate", "peak_flops", "prefill_flops", "server_pieces", "server_terms"]
+__all__ = ["link_rate", "peak_flops", "quantises_activations"]
 
 #: Between nodes: one 400 Gbit/s port a GPU (NVIDIA DGX H100 user guide), 50 GB/s one direction.
 _NETWORK = 50e9
@@ -31,12 +29,12 @@ def peak_flops(rates: Rates, format: Format) -> float:
     return {"fp4": rates.fp4_flops, "fp8": rates.fp8_flops, "bf16": rates.bf16_flops}[_width(format.name)]
 
 
+def quantises_activations(format: Format) -> bool:
+    """FP8 weights are multiplied with activations that are quantised before every matrix: kernels more a layer."""
+    return _width(format.name) == "fp8"
+
+
 def link_rate(devices: tuple[Device, ...]) -> float | None:
     """Bytes per second one GPU sends to the others; a network port where nodes are crossed."""
     link = topology_of(devices)
     return _NETWORK if link.nodes > 1 else link.link_bytes_per_s
-
-
-def prefill_flops(reads: Reads, prompt: int) -> float:
-    """Floating-point operations of one prompt."""
-    return prompt * (2.0 * reads.active_parameters + reads.mean_attention_flops(prompt, 0))

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from ..engines.base import Work
+from ..engines.vllm_specs import checkpoint_cache
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
 from ..models.model import Model
@@ -20,10 +21,11 @@ from .constants import (
     table,
 )
 from .hardware import Rates, backend_of, rates_of
+from .measured import Measured, measured_of, rates_measured
 from .reads import Reads, reads_of
-from .roofline import UBATCH
-from .server import link_rate, peak_flops
-from .words import age_of, flag
+from .roofline import UBATCH, Ranks
+from .server import link_rate, peak_flops, quantises_activations
+from .words import age_of, flag, version_age
 
 __all__ = ["LLAMA", "Gpu", "Setting", "setting_of"]
 
@@ -52,11 +54,9 @@ class Setting:
     watts: float | None
     gpus: tuple[Gpu, ...] = ()
     server: ServerConstants | None = None
-    rates: Rates | None = None
-    ranks: int = 1
-    peak_flops: float = 0.0
-    link_bytes_per_s: float | None = None
+    ranks: Ranks | None = None
     layer_factor: float = 1.0
+    measured: Measured | None = None
 
 
 _Key = tuple[object, ...]
@@ -72,14 +72,22 @@ def setting_of(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting
     if found is None:
         if len(_FOUND) >= _MOST_FOUND:
             _FOUND.clear()
-        found = _FOUND[key] = (model, devices, _setting(model, work, devices))
+        found = _FOUND[key] = (model, devices, _with_measured(_setting(model, work, devices), work, devices))
     return found[2]
+
+
+def _with_measured(setting: Setting | None, work: Work, devices: tuple[Device, ...]) -> Setting | None:
+    """In place of the fitted constants what was measured on these devices, if anything."""
+    ranks = setting.ranks.count if setting and setting.ranks else 1
+    measured = measured_of(work, devices, ranks, setting.basis) if setting else None
+    return replace(setting, measured=measured, basis=measured.basis) if setting and measured else setting
 
 
 def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
     named = str(work.option("backend") or "").lower()
     backend = named if named in table()["llama.cpp"] else backend_of(devices[0].vendor)
-    rates = [found for device in devices if (found := rates_of(device, backend))]
+    known = [rates_of(device, backend) or (None if work.engine in LLAMA else rates_measured(device)) for device in devices]
+    rates = [found for found in known if found]
     if len(rates) < len(devices) or named == "cpu":
         return None
     reads = reads_of(model, work.format)
@@ -90,12 +98,15 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
         return Setting(reads, elements, _ubatch(work), evidence, _basis(evidence), _watts(devices), gpus)
     slowest = min(rates, key=lambda one: one.bandwidth)
     engine = work.engine if work.engine in table()["servers"] else "vllm"
-    server = server_constants(engine, slowest.architecture, bool(reads.experts))
+    age = version_age(work.option("version")) if engine == "vllm" else 0.0
+    server = server_constants(engine, slowest.architecture, bool(reads.experts), quantises_activations(work.format), age)
+    ranks = Ranks(max(1, len(devices) // work.pipeline_parallel), slowest, peak_flops(slowest, work.format), link_rate(devices))
+    if work.engine == "vllm" and checkpoint_cache(model) == "fp8":
+        elements = (float(CACHE_TYPES["fp8"]), float(CACHE_TYPES["fp8"]))
     eager = work.engine == "transformers"
     return Setting(
         reads, elements, UBATCH, server.evidence, _basis(server.evidence) + ("; eager kernels assumed" if eager else ""), _watts(devices),
-        server=server, rates=slowest, ranks=max(1, len(devices) // work.pipeline_parallel), peak_flops=peak_flops(slowest, work.format),
-        link_bytes_per_s=link_rate(devices), layer_factor=float(table()["assumed"]["transformers_layer"]["value"]) if eager else 1.0,
+        server=server, ranks=ranks, layer_factor=float(table()["assumed"]["transformers_layer"]["value"]) if eager else 1.0,
     )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["age_of", "flag", "shares_in_words"]
+__all__ = ["age_of", "flag", "shares_in_words", "version_age"]
 
 #: llama.cpp builds are called old (1) up to May 2024, new (0) from mid-2025: the dates of the measurements.
 _OLD: Final = 2024 + 4 / 12
@@ -19,6 +19,20 @@ def age_of(build: Any) -> float:
         return 0.0
     when = int(year) + (int(month) - 1) / 12
     return min(1.0, max(0.0, (_NEW - when) / (_NEW - _OLD)))
+
+
+#: vLLM's kernels for routed experts: 1 up to 0.16, 0 from 0.18, of the versions that were measured.
+_OLD_VLLM: Final = 16
+_NEW_VLLM: Final = 18
+
+
+def version_age(version: Any) -> float:
+    """0 for vLLM 0.18 or later, 1 for 0.16 or before, between in a line; a version not read is new."""
+    major, _, rest = str(version or "").strip().removeprefix("v").partition(".")
+    minor = rest.partition(".")[0]
+    if major != "0" or not (minor.isdigit() and len(minor) < 4):
+        return 0.0
+    return min(1.0, max(0.0, (_NEW_VLLM - int(minor)) / (_NEW_VLLM - _OLD_VLLM)))
 
 
 def flag(value: Any, default: bool) -> bool:
