@@ -15,7 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines import Work
 from vram_plan.engines.vllm import allocate
-from vram_plan.engines.vllm_budget import batch_defaults, profile_of
+from vram_plan.engines.vllm_budget import batch_defaults
+from vram_plan.engines.vllm_versions import profile_of
 from vram_plan.formats import find_format
 from vram_plan.hardware import resolve
 
@@ -27,15 +28,16 @@ FLAGGED = [row for row in LOGS if {"tokens", "batch", "sequences", "utilization"
 
 def test_every_row_of_the_tables_has_its_source() -> None:
     table = tomllib.loads(files("vram_plan_data").joinpath("vllm_profiles.toml").read_text("utf-8"))
-    versions = [tuple(map(int, row["since"].split("."))) for row in table["version"]]
-    assert versions == sorted(set(versions))
+    for name in ("version", "loading"):
+        versions = [tuple(map(int, row["since"].split("."))) for row in table[name]]
+        assert versions == sorted(set(versions)) and versions[0] == (0, 0)
     for row in table["version"]:
         assert row["source"]
         assert 0.5 < row["gpu_memory_utilization"] < 1
         assert 2 <= row["logit_bytes"] <= 64
         assert len(row["non_torch_mib"]) == len(row["non_torch_plain_mib"]) == 3
         assert 1 <= row["batches_in_flight"] <= 2
-    assert all(row["source"] for name in ("batch", "extra", "multiprocessors") for row in table[name])
+    assert all(row["source"] for name in ("batch", "extra", "loading", "multiprocessors") for row in table[name])
     blocks = list(csv.DictReader(files("vram_plan_data").joinpath("vllm_blocks.csv").read_text("utf-8").splitlines()))
     assert all(row["source"] and int(row["block_tokens"]) in (16, 32, 64, 128) for row in blocks)
     assert blocks[-1]["attention"] == blocks[-1]["cache"] == "any"

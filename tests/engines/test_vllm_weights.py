@@ -176,24 +176,51 @@ def test_step_buffers_follow_the_batch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "format", "tp", "pp", "capability", "logged_gib"),
+    ("name", "format", "tp", "version", "capability", "logged_gib"),
     [
-        # "Model loading took": llm-d-planner PR 205 (0.19, H100), its empirical runs (Triton's MXFP4), vLLM 0.19 on A100 (Marlin)
-        ("Qwen/Qwen2.5-7B-Instruct", None, 1, 1, (9, 0), 14.25),
-        ("google/gemma-3-27b-it", None, 1, 1, (9, 0), 51.45),
-        ("microsoft/phi-4", None, 1, 1, (9, 0), 27.39),
-        ("Qwen/Qwen2.5-72B", None, 2, 1, (9, 0), 67.80),
-        ("Qwen/Qwen3-32B", None, 2, 1, (9, 0), 30.59),
-        ("openai/gpt-oss-20b", None, 1, 1, (9, 0), 13.47),
-        ("openai/gpt-oss-120b", None, 1, 1, (9, 0), 64.38),
-        ("openai/gpt-oss-20b", None, 1, 1, (8, 0), 13.72),
+        # "Model loading took": llm-d-planner PR 205 (0.19, H100), its empirical runs (0.11), vllm-project/vllm#33155, 0.19 on A100 (Marlin)
+        ("Qwen/Qwen2.5-7B-Instruct", None, 1, "0.19", (9, 0), 14.25),
+        ("google/gemma-3-27b-it", None, 1, "0.19", (9, 0), 51.45),
+        ("microsoft/phi-4", None, 1, "0.19", (9, 0), 27.39),
+        ("Qwen/Qwen2.5-72B", None, 2, "0.19", (9, 0), 67.80),
+        ("Qwen/Qwen3-32B", None, 2, "0.11", (9, 0), 30.59),
+        ("openai/gpt-oss-20b", None, 1, "0.11", (9, 0), 13.47),
+        ("openai/gpt-oss-20b", None, 2, "0.19", (9, 0), 7.01),
+        ("openai/gpt-oss-120b", None, 1, "0.11", (9, 0), 64.38),
+        ("openai/gpt-oss-120b", None, 1, "0.14.1", (9, 0), 64.38),
+        ("openai/gpt-oss-20b", None, 1, "0.19", (8, 0), 13.72),
     ],
 )
-def test_logs(name: str, format: str | None, tp: int, pp: int, capability: tuple[int, int], logged_gib: float) -> None:
+def test_logs(name: str, format: str | None, tp: int, version: str, capability: tuple[int, int], logged_gib: float) -> None:
     found = vp.load(name, offline=True)
-    got = rank_weights(found, work(found, format), tp, pp, capability=capability)
+    got = rank_weights(found, work(found, format, options=(("version", version),)), tp, 1, capability=capability)
     assert got.total / 2**30 == pytest.approx(logged_gib, rel=0.002)
-    assert got.extra_why
+
+
+def extra(name: str, version: str, capability: int, format: str | None = None) -> int:
+    """What loading adds, or frees where negative."""
+    found = vp.load(name, offline=True)
+    got = rank_weights(found, work(found, format, options=(("version", version),)), 1, 1, capability=(capability, 0))
+    assert bool(got.extra_why) == bool(got.extra_bytes)
+    return got.extra_bytes - got.freed_bytes
+
+
+def test_versions_load_the_same_weights_differently() -> None:
+    lite, oss = "deepseek-ai/DeepSeek-V2-Lite", "openai/gpt-oss-20b"
+    assert extra(lite, "0.24", 9) - extra(lite, "0.25", 9) == extra(lite, "0.12", 8) - extra(lite, "0.11", 8) == 128 << 20
+    kept = 24 * 32 * (5760 + 2880) * 90  # one byte of scale for each 32 weights
+    assert 0 <= extra(oss, "0.24", 9) - extra(oss, "0.25", 9) - kept + 24 * 32 * (5888 + 3072) * 2 < 48 << 20  # scales' groups: 90, then 92
+    assert extra(oss, "0.17", 9) > extra(oss, "0.16", 9)
+    assert extra(oss, "0.24", 8) == extra(oss, "0.25", 8)  # Marlin
+
+
+def test_hopper_keeps_zero_points_that_other_gpus_free() -> None:
+    name = "Qwen/Qwen2.5-7B-Instruct"
+    weights = 28 * (3584 * (3584 + 2 * 512) + 3584 * 3584 + 3 * 3584 * 18944)
+    assert extra(name, "0.32", 8, "GPTQ") == extra(name, "0.32", 9, "GPTQ") - weights // 128 // 2
+    assert extra(name, "0.29", 9, "GPTQ") == extra(name, "0.32", 9, "GPTQ") + 28 * 4 * (3 * 3584 + 18944)  # g_idx
+    assert extra(name, "0.32", 9, "AWQ") == extra(name, "0.32", 8, "AWQ") + weights // 128 * 12 // 8  # 4 → 16 bits
+    assert extra(name, "0.17", 9, "AWQ") == extra(name, "0.32", 8, "AWQ")
 
 
 def test_layouts_of_experts() -> None:

@@ -218,7 +218,7 @@ def _rank(
     libraries = f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs"
     logged: Basis = "measured" if s.tp == 1 or linked(device) else "fallback"  # no log of several cards without NVLink
     terms = (
-        Term("weights", weights.parameter_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
+        Term("weights", weights.parameter_bytes - weights.freed_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
         Term("buffers", weights.buffer_bytes, basis, weights.buffer_why or "rope tables", "weights"),
         Term("allocator", weights.extra_bytes, basis, weights.extra_why, "weights"),
         Term("activation", activation, basis, why, "compute"),

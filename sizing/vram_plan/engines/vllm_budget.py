@@ -6,26 +6,22 @@ v1/worker/gpu_worker.py (determine_available_memory), engine/arg_utils.py (defau
 
 from __future__ import annotations
 
-import re
-import tomllib
 from dataclasses import dataclass
 from functools import lru_cache
-from importlib.resources import files
-from typing import Any, Final
+from typing import Final
 
-from ..errors import UsageError
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
+from .vllm_versions import Profile, table
 
 __all__ = [
-    "Profile",
     "activation_bytes",
     "batch_defaults",
     "capability",
     "context_bytes",
-    "graph_bytes", "linked",
+    "graph_bytes",
+    "linked",
     "non_torch_bytes",
-    "profile_of",
 ]
 
 #: Sizes CUDA graphs are captured at: 1, 2, 4, 8 … 256 by 8, 272 … 512 by 16 (config/vllm.py).
@@ -41,64 +37,10 @@ _SAMPLER_BYTES: Final = 48 * MIB
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
 
-@dataclass(frozen=True, slots=True)
-class Profile:
-    """A row of vllm_profiles.toml: how one version and its successors behave."""
-
-    since: tuple[int, ...]
-    gpu_memory_utilization: float
-    logit_bytes: int
-    logit_bytes_moe: int
-    logit_bytes_plain: int
-    top_k_buffer: bool
-    graphs_in_budget: bool
-    whole_prompts: bool
-    batches_in_flight: int
-    tokens_by_requests: bool
-    non_torch_mib: tuple[int, ...]
-    non_torch_plain_mib: tuple[int, ...]
-    source: str
-    name: str
-
-
-@lru_cache(maxsize=1)
-def _table() -> dict[str, Any]:
-    return tomllib.loads(files("vram_plan_data").joinpath("vllm_profiles.toml").read_text("utf-8"))
-
-
-@lru_cache(maxsize=1)
-def _profiles() -> tuple[Profile, ...]:
-    return tuple(
-        Profile(
-            since=_numbers(row["since"]),
-            non_torch_mib=tuple(row["non_torch_mib"]),
-            non_torch_plain_mib=tuple(row["non_torch_plain_mib"]),
-            name=row["since"],
-            **{key: row[key] for key in Profile.__annotations__ if key not in ("since", "non_torch_mib", "non_torch_plain_mib", "name")},
-        )
-        for row in _table()["version"]
-    )
-
-
-@lru_cache(maxsize=256)
-def profile_of(version: str | None) -> Profile:
-    """The row of a version such as "0.19" or "v0.26.1rc1"; the newest without one. Raises UsageError for text without numbers."""
-    if version is None:
-        return _profiles()[-1]
-    found = re.fullmatch(r"\s*v?(\d{1,4}(?:\.\d{1,6}){0,3})\D?.{0,40}", version)
-    if not found:
-        raise UsageError(f"{version[:40]!r} is no version of vLLM", 'write it as "0.19"')
-    return [row for row in _profiles() if row.since <= _numbers(found[1])][-1]
-
-
-def _numbers(text: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in text.split("."))
-
-
 def batch_defaults(device: Device | None) -> tuple[int, int]:
     """Tokens of a batch and sequences at once that `vllm serve` takes on this GPU when it is not told."""
     total, name = (device.total / GIB, device.name.lower()) if device else (0.0, "")
-    for row in _table()["batch"]:
+    for row in table()["batch"]:
         if total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
             return row["max_num_batched_tokens"], row["max_num_seqs"]
     raise AssertionError("the last row fits every GPU")
@@ -159,7 +101,7 @@ def activation_bytes(
 
 
 def _multiprocessors(device: Device | None) -> int:
-    row = _table()["multiprocessors"][0]
+    row = table()["multiprocessors"][0]
     name = device.name.lower() if device else ""
     return int(next((count for part, count in row["names"].items() if part.lower() in name), row["usual"]))
 
@@ -178,7 +120,7 @@ def capability(device: Device | None) -> int:
 def non_torch_bytes(model: Model, profile: Profile, device: Device | None, tp: int) -> int:
     """What the driver, NCCL and the all-reduce's workspaces take between start and the end of the profile (logged)."""
     row = profile.non_torch_mib if linked(device) else profile.non_torch_plain_mib
-    extra: int = sum(e["non_torch_mib"] for e in _table()["extra"] if e["family"] == model.architecture.family)
+    extra: int = sum(e["non_torch_mib"] for e in table()["extra"] if e["family"] == model.architecture.family)
     return (row[0 if tp == 1 else 1 if tp == 2 else 2] + extra) * MIB
 
 

@@ -10,8 +10,9 @@ from ..errors import UsageError
 from ..hardware.device import Device
 from ..models.model import Model
 from .base import Work
-from .vllm_budget import Profile, batch_defaults, profile_of
+from .vllm_budget import batch_defaults
 from .vllm_specs import checkpoint_cache
+from .vllm_versions import Profile, profile_of
 from .vllm_weights import refusal
 
 __all__ = ["OPTIONS", "Settings", "read_settings", "split"]

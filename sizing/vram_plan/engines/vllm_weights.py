@@ -1,13 +1,11 @@
 """What one vLLM rank holds of a model before any request: parameters, and the tables and buffers beside them.
 
-Parameters are as vLLM creates them, before it repacks them; what CUDA's loading adds is apart (`extra_bytes`): the
-allocator's rounding, MXFP4's swizzle padding, and the copies MLA keeps of a quantised `kv_b_proj`.
+Parameters are as vLLM creates them, before it repacks them; what loading on CUDA makes of them is apart (vllm_loading).
 Source: vLLM 0.32 (its classes built with real configs, no weights), the files named in each function.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -19,34 +17,29 @@ from ..models.model import Model
 from .base import Work
 from .vllm_classes import VllmClass, vision_heads, vllm_class
 from .vllm_inventory import layer_heads, vllm_tensors
-from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding, packed_bits
+from .vllm_layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding
 from .vllm_legal import refusal
+from .vllm_loading import Held, Loaded, Loading, loaded, loading_of
 from .vllm_ropes import batch_buffer_bytes, layer_buffer_bytes, rope_tables
 from .vllm_shards import LayerHeads, local_shape, stage_layers
 
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 
-_MIB: Final = 1 << 20
 DEFAULT_BATCH_TOKENS: Final = 8192
-#: Roles whose tensors vLLM puts into one.
-_FUSED: Final = {
-    **dict.fromkeys(("attn_q", "attn_k", "attn_v"), "qkv"),
-    **dict.fromkeys(("attn_q_a", "attn_kv_a_mqa"), "qkv_a"),
-    **{f"ffn_{side}{kind}": f"gate_up{kind}" for side in ("gate", "up") for kind in ("", "_shexp", "_exps")},
-}
 
 
 @dataclass(frozen=True, slots=True)
 class RankWeights:
     """Bytes one rank allocates when the model is loaded.
 
-    `parameter_bytes` and `buffer_bytes` are as created; `extra_bytes` is what loading on CUDA adds to them. Each comes
-    with the reason it is that number.
+    `parameter_bytes` and `buffer_bytes` are as created; `extra_bytes` is what loading on CUDA adds to them, `freed_bytes`
+    what it frees. Each comes with the reason it is that number.
     """
 
     parameter_bytes: int
     buffer_bytes: int
     extra_bytes: int
+    freed_bytes: int
     why: str
     buffer_why: str
     extra_why: str
@@ -54,7 +47,7 @@ class RankWeights:
     @property
     def total(self) -> int:
         """What vLLM's log calls "Model loading took"."""
-        return self.parameter_bytes + self.buffer_bytes + self.extra_bytes
+        return self.parameter_bytes + self.buffer_bytes + self.extra_bytes - self.freed_bytes
 
 
 def rank_weights(
@@ -69,43 +62,30 @@ def rank_weights(
     batch_tokens = tokens if isinstance(tokens, int) else DEFAULT_BATCH_TOKENS
     marlin = work.option("moe_backend") == "marlin"
     experts = _local_experts(model.architecture.experts, tp, rank) if work.expert_parallel else 0
-    sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin))
+    version = work.option("version") if work.engine == "vllm" else None
+    kernels = loading_of(version if isinstance(version, str) else None), capability is None or capability[0] == 9
+    sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin), kernels)
     buffers, why = _buffers(model, tp, pp, stage, batch_tokens)
-    return RankWeights(sums.parameters, buffers, sums.extra, sums.why, why, sums.extra_why)
+    return RankWeights(sums.parameters, buffers, sums.loaded.extra, sums.loaded.freed, sums.why, why, sums.loaded.why)
 
 
 @dataclass(frozen=True, slots=True)
 class _Sums:
     parameters: int
-    extra: int
+    loaded: Loaded
     why: str
-    extra_why: str
 
 
 @lru_cache(maxsize=1024)
-def _stage_sums(model: Model, format: Format, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]) -> _Sums:
+def _stage_sums(
+    model: Model, format: Format, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int], kernels: tuple[Loading, bool]
+) -> _Sums:
     kind = vllm_class(model)
-    total = copies = swizzled = 0
-    tensors: dict[tuple[object, ...], list[int]] = defaultdict(list)
-    for tensor, shape, size in _held(model, format, kind, tp, pp, stage, experts, padding):
-        total += size
-        elements = 1
-        for length in shape:
-            elements *= length
-        packed = elements * packed_bits(tensor.stored_as) // 8
-        tensors[tensor.part, tensor.layer, _FUSED.get(tensor.role, tensor.role)].append(min(packed, size))
-        if tensor.role == "attn_kv_b" and packed_bits(tensor.stored_as) < 16:
-            copies += 2 * elements
-        if tensor.experts and tensor.stored_as == "MXFP4" and padding[0] == 1:
-            swizzled += packed * (-shape[-1] % 256) // shape[-1] if len(shape) == 3 else 0
-    slack = sum(_slack(sum(parts)) for parts in tensors.values())
-    parts = (
-        (slack, "the allocator's rounding of large tensors to 2 MiB"),
-        (copies, "16-bit copies of kv_b_proj for MLA's decode"),
-        (swizzled, "MXFP4 rows padded to 256 for Triton's layout"),
-    )
+    held = tuple(_held(model, format, kind, tp, pp, stage, experts, padding))
+    rule, hopper = kernels
+    after = loaded(held, rule, hopper, padding[0] == 1)
     why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(tp, pp, stage, experts)
-    return _Sums(total, slack + copies + swizzled, why, ", ".join(text for size, text in parts if size))
+    return _Sums(sum(size for *_, size in held), after, why)
 
 
 def _split_words(tp: int, pp: int, stage: int, experts: int) -> str:
@@ -117,7 +97,7 @@ def _split_words(tp: int, pp: int, stage: int, experts: int) -> str:
 
 def _held(
     model: Model, format: Format, kind: VllmClass, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]
-) -> Iterator[tuple[Tensor, tuple[int, ...], int]]:
+) -> Iterator[Held]:
     """Every tensor of one rank: what it is, the shape of its part, its bytes."""
     heads = layer_heads(model)
     dropped = _unused_vision_layers(model, kind)
@@ -198,12 +178,6 @@ def _on_stage(role: str, kind: VllmClass, pp: int, stage: int, tied: bool) -> bo
 def _local_experts(experts: int, ranks: int, rank: int) -> int:
     """Experts of one rank; the first ranks have one more where they do not divide (fused_moe/layer.py)."""
     return experts // ranks + (rank < experts % ranks) if experts else 0
-
-
-def _slack(size: int) -> int:
-    """What PyTorch's allocator keeps beyond a tensor of 10 MiB or more: its last 2 MiB, unless over 1 MiB of that is free."""
-    rest = -size % (2 * _MIB)
-    return rest if size >= 10 * _MIB and rest <= _MIB else 0
 
 
 @lru_cache(maxsize=1024)

@@ -1,0 +1,69 @@
+"""What changed between versions of vLLM: the rows of `vllm_profiles.toml`."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from typing import Any
+
+from ..errors import UsageError
+
+__all__ = ["Profile", "numbers", "profile_of", "table"]
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """A row of vllm_profiles.toml: how one version and its successors behave."""
+
+    since: tuple[int, ...]
+    gpu_memory_utilization: float
+    logit_bytes: int
+    logit_bytes_moe: int
+    logit_bytes_plain: int
+    top_k_buffer: bool
+    graphs_in_budget: bool
+    whole_prompts: bool
+    batches_in_flight: int
+    tokens_by_requests: bool
+    non_torch_mib: tuple[int, ...]
+    non_torch_plain_mib: tuple[int, ...]
+    source: str
+    name: str
+
+
+@lru_cache(maxsize=1)
+def table() -> dict[str, Any]:
+    """The whole file."""
+    return tomllib.loads(files("vram_plan_data").joinpath("vllm_profiles.toml").read_text("utf-8"))
+
+
+@lru_cache(maxsize=1)
+def _profiles() -> tuple[Profile, ...]:
+    return tuple(
+        Profile(
+            since=numbers(row["since"]),
+            non_torch_mib=tuple(row["non_torch_mib"]),
+            non_torch_plain_mib=tuple(row["non_torch_plain_mib"]),
+            name=row["since"],
+            **{key: row[key] for key in Profile.__annotations__ if key not in ("since", "non_torch_mib", "non_torch_plain_mib", "name")},
+        )
+        for row in table()["version"]
+    )
+
+
+@lru_cache(maxsize=256)
+def profile_of(version: str | None) -> Profile:
+    """The row of a version; the newest without one."""
+    return _profiles()[-1] if version is None else [row for row in _profiles() if row.since <= numbers(version)][-1]
+
+
+@lru_cache(maxsize=256)
+def numbers(version: str) -> tuple[int, ...]:
+    """The parts of a version such as "0.19" or "v0.26.1rc1": (0, 26, 1). Raises UsageError for text without numbers."""
+    found = re.fullmatch(r"\s*v?(\d{1,4}(?:\.\d{1,6}){0,3})\D?.{0,40}", version)
+    if not found:
+        raise UsageError(f"{version[:40]!r} is no version of vLLM", 'write it as "0.19"')
+    return tuple(int(part) for part in found[1].split("."))
