@@ -13,6 +13,8 @@ from typer.core import TyperGroup
 
 from .commands_models import models
 from .commands_questions import compare, recommend, table
+from .commands_report import write
+from .commands_verify import verify
 from .failure import exit_code_of, report
 from .options import (
     Bits,
@@ -37,7 +39,7 @@ from .options import (
     Tp,
     Width,
     load_model,
-    parse_settings,
+    request_of,
 )
 
 if TYPE_CHECKING:
@@ -119,10 +121,9 @@ def plan(
     if json and plot:
         raise vp.UsageError("--json and --plot were both given", "choose one output; --save draws into a file")
     loaded = load_model(model, offline)
-    request: dict[str, Any] = dict(
-        context=ctx, bits=bits, quant=quant, engine=engine, gpus=gpu or vp.local_devices(), sequences=parallel, kv_type=kv, kv_type_k=kv_k,
-        kv_type_v=kv_v, tensor_parallel=tp, pipeline_parallel=pp, expert_parallel=ep, offload=offload, prompt=prompt, output=output,
-        options=parse_settings(setting or []),
+    request = request_of(
+        ctx=ctx, bits=bits, quant=quant, kv=kv, kv_k=kv_k, kv_v=kv_v, parallel=parallel, engine=engine, gpu=gpu, tp=tp, pp=pp, ep=ep,
+        offload=offload, prompt=prompt, output=output, setting=setting,
     )  # fmt: skip
     answer = vp.plan(loaded, **request)
     if json:
@@ -164,6 +165,8 @@ app.command()(table)
 app.command()(compare)
 app.command()(recommend)
 app.command()(models)
+app.command()(verify)
+app.command(name="report")(write)
 
 
 @app.command()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from vram_plan.questions.compare import Comparison, Line
     from vram_plan.results import Plan
 
-__all__ = ["print_comparison", "start_lines"]
+__all__ = ["print_comparison", "start_lines", "value_text"]
 
 _VERDICT_WORDS: Final = {"fits": "fits", "tight": "just fits", "does_not_fit": "does not fit", "unknown": "no GPU"}
 
@@ -44,7 +44,8 @@ def _shown(answer: Comparison) -> list[Line]:
     return [line for line in answer.lines if line.differs or line.name not in ("format", "context")]
 
 
-def _value(line: Line, i: int) -> str:
+def value_text(line: Line, i: int) -> str:
+    """A figure in words, with its unit."""
     value: Any = line.values[i]
     if value is None:
         return "–"
@@ -56,7 +57,7 @@ def _value(line: Line, i: int) -> str:
 
 
 def _marked(line: Line, i: int) -> str:
-    return _value(line, i) + (" *" if i in line.best else "")
+    return value_text(line, i) + (" *" if i in line.best else "")
 
 
 def _print_screen(answer: Comparison, out: Console, quiet: bool) -> None:
@@ -92,7 +93,7 @@ def _name(line: Line) -> str:
 
 def _cell(line: Line, i: int) -> Text:
     if line.name == "verdict":
-        return Text(_value(line, i), style=VERDICT_STYLE[str(line.values[i])])
+        return Text(value_text(line, i), style=VERDICT_STYLE[str(line.values[i])])
     best = i in line.best
     return Text(_marked(line, i), style="bold green" if best else "" if line.differs else "dim")
 

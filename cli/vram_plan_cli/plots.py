@@ -88,8 +88,14 @@ class Bars:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The parts' names in the order they first come."""
-        return tuple(dict.fromkeys(name for bar in self.bars for name, value in bar.parts if value > 0))
+        """The parts' names in the order they first come; one that is 0 everywhere only keeps its place."""
+        return tuple(dict.fromkeys(name for bar in self.bars for name, _ in bar.parts))
+
+    @property
+    def keys(self) -> tuple[tuple[int, str], ...]:
+        """(place, name) of the parts that are drawn."""
+        drawn = {name for bar in self.bars for name, value in bar.parts if value > 0}
+        return tuple((i, name) for i, name in enumerate(self.names) if name in drawn)
 
 
 def save_chart(chart: Chart, path: str) -> None:
@@ -268,7 +274,7 @@ def print_bars(bars: Bars, out: Console) -> None:
         Text(f"{bar.label:{label}}  ").append(_filled(bar, names, width, marks)).append(f"  {bar.text}", style="default")
         for bar in bars.bars
     ]
-    legend = [_key(marks[i % len(marks)], _STYLES[i % len(_STYLES)], name) for i, name in enumerate(names)]
+    legend = [_key(marks[i % len(marks)], _STYLES[i % len(_STYLES)], name) for i, name in bars.keys]
     show(out, Text(bars.title, style="bold"), *rows, *_packed(legend, out.width))
 
 

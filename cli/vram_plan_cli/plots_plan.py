@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 __all__ = ["context_chart", "print_curve", "time_bars"]
 
 _GIB: Final = 1 << 30
+#: What time goes to, each at the place (and in the colour) of the memory it has to do with.
+_TIMES: Final = ("weights", "KV", "", "compute", "per-layer overhead", "link", "weights in host memory", "others' prompts")
 
 
 def print_curve(curve: ContextCurve, out: Console) -> None:
@@ -35,7 +37,7 @@ def context_chart(curve: ContextCurve) -> Chart:
     marks = [Mark("y", curve.limit / _GIB, f"{_gib(curve.limit)} {_whose(curve)}")] if curve.limit else []
     if curve.max_context and curve.max_context <= curve.points[-1].context:
         marks.append(Mark("x", float(curve.max_context), f"full after {curve.max_context:,} tokens"))
-    asked = next((p for p in curve.points if p.context >= curve.planned), None)
+    asked = next((p for p in curve.points if p.context == curve.planned), None)
     point = [Series(f"asked for: {curve.planned:,} tokens", ((float(curve.planned), asked.needed / _GIB),), "points")] if asked else []
     return Chart(_title(curve), Axis("tokens of context", binary=True), Axis("GiB"), (*series, *point), tuple(marks), _summary(curve))
 
@@ -62,8 +64,8 @@ def _summary(curve: ContextCurve) -> str:
         return f"{grows}; no GPU was named."
     if curve.max_context is None:
         return f"{grows}, within {_gib(curve.limit)}: memory sets no limit."
-    end = f"it is full after {curve.max_context:,} tokens" if curve.max_context else "not even one token fits"
-    return f"{grows}; of {_gib(curve.limit)} {_whose(curve)}, {end}."
+    end = f"full after {curve.max_context:,} tokens" if curve.max_context else "not even one token fits"
+    return f"{grows}. {_gib(curve.limit)} {_whose(curve)}: {end}."
 
 
 def time_bars(curve: ContextCurve) -> Bars | None:
@@ -74,6 +76,9 @@ def time_bars(curve: ContextCurve) -> Bars | None:
         (f"a token at {curve.planned:,}", curve.times.token),
         (f"a prompt of {curve.prompt:,}", curve.times.prompt),
     )
-    bars = tuple(Bar(label, tuple((name, 1000 * s) for name, s in parts), seconds(sum(s for _, s in parts))) for label, parts in rows)
-    words = (f"{bar.label}: {', '.join(f'{100 * v / sum(x for _, x in bar.parts):.0f} % {name}' for name, v in bar.parts)}" for bar in bars)
-    return Bars("Where the time goes (estimate)", bars, "; ".join(words))
+    bars, words = [], []
+    for label, parts in rows:
+        total = sum(s for _, s in parts)
+        bars.append(Bar(label, tuple((name, dict(parts).get(name, 0.0)) for name in _TIMES), seconds(total)))
+        words.append(f"{label}: {', '.join(f'{100 * s / total:.0f} % {name}' for name, s in parts)}")
+    return Bars("Where the time goes (estimate)", tuple(bars), "; ".join(words))

@@ -24,6 +24,7 @@ COLOURS: Final = {
 }  # fmt: skip
 _PARTS: Final = 8
 _LINE: Final = 20
+_AROUND: Final = 14
 
 
 def svg_style() -> str:
@@ -47,9 +48,12 @@ def _variables(colours: Mapping[str, Sequence[str]]) -> str:
 def _document(width: int, height: int, title: str, summary: str, body: Iterable[str], alone: bool, css: str) -> str:
     """An image with its name and its description; one that stands alone brings its style and its ground."""
     said = escape(f"{title}. {summary}".strip() if summary else title)
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" role="img" aria-label="{said}"'
-    size = f' width="{width}" height="{height}"' if alone else f' class="{css}"' if css else ""
-    ground = f'<style>{svg_style()}</style><rect width="100%" height="100%" fill="var(--ground)"/>' if alone else ""
+    around = _AROUND if alone else 0
+    box = f"{-around} {-around} {width + 2 * around} {height + 2 * around}"
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}" role="img" aria-label="{said}"'
+    size = f' width="{width + 2 * around}" height="{height + 2 * around}"' if alone else f' class="{css}"' if css else ""
+    behind = f'<rect x="{-around}" y="{-around}" width="100%" height="100%" fill="var(--ground)"/>'
+    ground = f"<style>{svg_style()}</style>{behind}" if alone else ""
     described = f"<title>{escape(title)}</title><desc>{escape(summary)}</desc>" if alone else ""
     return f"{head}{size}>{described}{ground}{''.join(body)}</svg>\n"
 
@@ -91,19 +95,19 @@ class _Frame:
 def chart_svg(chart: Chart, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The chart as an SVG document, or with `alone` False as one for a page that has `svg_style`."""
     x_high, y_high = chart.highest
-    heading = 32 if alone else 0
+    heading = 28 if alone else 0
     top = heading + 34
     labels = [label for _, label in ticks(chart.y, y_high, 6)]
-    frame = _Frame(16 + 8 * max(map(len, labels)), width - 14, top, top + (300 if width > 500 else 230), x_high, y_high)
+    frame = _Frame(8 + 8 * max(map(len, labels)), width, top, top + (300 if width > 500 else 230), x_high, y_high)
     keys = _keys(chart)
     legend, lines = _legend(keys, frame.base + 62, width)
-    title = [_text(14, 24, chart.title)] if alone else []
+    title = [_text(0, 14, chart.title)] if alone else []
     body = [*title, *_axes(chart, frame), *_areas(chart, frame), *_drawn(chart, frame), *_marks(chart, frame), *legend]
     return _document(width, round(frame.base + 50 + _LINE * lines), chart.title, chart.summary, body, alone, css)
 
 
 def _axes(chart: Chart, frame: _Frame) -> list[str]:
-    body = [_text(14, frame.top - 18, chart.y.label, css="quiet")]
+    body = [_text(0, frame.top - 18, chart.y.label, css="quiet")]
     for value, label in ticks(chart.y, frame.y_high, 6):
         y = frame.at(0, value)[1]
         body += [_rule(frame.left, y, frame.right, y, "grid"), _text(frame.left - 6, y + 4, label, "end", "quiet")]
@@ -157,11 +161,11 @@ def _keys(chart: Chart) -> list[_Key]:
 def _legend(keys: Iterable[_Key], y: float, width: int) -> tuple[list[str], int]:
     """What is drawn, as many on a line as go, and the number of lines."""
     body: list[str] = []
-    x, lines = 14.0, 1
+    x, lines = 0.0, 1
     for css, words in keys:
         wide = 28 + 7.6 * len(words)
-        if x > 14 and x + wide > width:
-            x, y, lines = 14.0, y + _LINE, lines + 1
+        if x > 0 and x + wide > width:
+            x, y, lines = 0.0, y + _LINE, lines + 1
         body += [_sample(css, x, y), _text(x + 20, y, words)]
         x += wide + 10
     return body, lines
@@ -177,19 +181,19 @@ def _sample(css: str, x: float, y: float) -> str:
 
 def bars_svg(bars: Bars, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The bars one below the other, each under its label."""
-    heading = 32 if alone else 0
-    body = [_text(14, 24, bars.title)] if alone else []
+    heading = 28 if alone else 0
+    body = [_text(0, 14, bars.title)] if alone else []
     names = bars.names
     for row, bar in enumerate(bars.bars):
         y = heading + 18 + 52 * row
-        x, whole = 14.0, (bar.scale or sum(value for _, value in bar.parts)) or 1.0
-        body += [_text(x, y, bar.label), _text(width - 14, y, bar.text, "end", "quiet")]
-        body.append(f'<rect x="14" y="{y + 8}" width="{width - 28}" height="22" class="free"/>')
+        x, whole = 0.0, (bar.scale or sum(value for _, value in bar.parts)) or 1.0
+        body += [_text(x, y, bar.label), _text(width, y, bar.text, "end", "quiet")]
+        body.append(f'<rect x="0" y="{y + 8}" width="{width}" height="22" class="free"/>')
         for name, value in bar.parts:
-            wide = (width - 28) * min(value / whole, 1 - (x - 14) / (width - 28))
+            wide = (width) * min(value / whole, 1 - x / (width))
             if name in names and wide > 0:
                 body.append(f'<rect x="{_n(x)}" y="{y + 8}" width="{_n(wide)}" height="22" class="part p{names.index(name) % _PARTS}"/>')
             x += wide
     top = heading + 18 + 52 * len(bars.bars)
-    legend, lines = _legend([(f"part p{i % _PARTS}", name) for i, name in enumerate(names)], top + 2, width)
+    legend, lines = _legend([(f"part p{i % _PARTS}", name) for i, name in bars.keys], top + 2, width)
     return _document(width, top + 8 + _LINE * lines - 8, bars.title, bars.summary, [*body, *legend], alone, css)

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from vram_plan.results import DevicePlan
 
 __all__ = [
-    "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "print_explanation", "print_plan", "print_verdict", "seconds", "show",
+    "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "label_of", "note_lines", "plan_title", "print_explanation",
+    "print_plan", "print_verdict", "seconds", "show", "speed_lines", "verdict_sentence",
 ]  # fmt: skip
 
 GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
@@ -62,7 +63,7 @@ def print_verdict(plan: Plan, out: Console) -> None:
 
 def print_plan(plan: Plan, out: Console | None = None) -> None:
     out = out or console()
-    show(out, Text(_title(plan), style="bold"))
+    show(out, Text(plan_title(plan), style="bold"))
     show(out, "", Text(verdict_sentence(plan), style=VERDICT_STYLE[plan.fit.verdict]), "")
     shown = _shown_device(plan)
     if out.is_terminal and shown.usable:
@@ -71,7 +72,7 @@ def print_plan(plan: Plan, out: Console | None = None) -> None:
     _print_advice(plan, out)
 
 
-def _title(plan: Plan) -> str:
+def plan_title(plan: Plan) -> str:
     r = plan.request
     tokens = f"{r.context:,} tokens" + (f" × {r.sequences} sequences" if r.sequences > 1 else "")
     where = _machine(plan.devices) if plan.devices[0].usable else "no GPU named"
@@ -202,7 +203,12 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
 def _add_term(table: Table, term: Term) -> None:
     """A term with the first clause of its reason; `--explain` gives the whole."""
     why = term.why.split("; ")[0]
-    _add_row(table, term.name.replace("kv_cache", "KV cache").replace("_", " "), format_gib(term.bytes), term.basis, why)
+    _add_row(table, label_of(term), format_gib(term.bytes), term.basis, why)
+
+
+def label_of(term: Term) -> str:
+    """A term's name in words."""
+    return term.name.replace("kv_cache", "KV cache").replace("_", " ")
 
 
 def _add_row(table: Table, *cells: str) -> None:
@@ -218,9 +224,9 @@ def _print_advice(plan: Plan, out: Console) -> None:
     lines.add_column(overflow="fold")
     lines.add_row("model", f"{format_count(p.total)} parameters{active}; {plan.kv_bytes_per_token / 1024:,.0f} KiB of KV cache a token")
     lines.add_row("limit", _limit(plan))
-    for label, text in _speed(plan):
+    for label, text in speed_lines(plan):
         lines.add_row(label, text)
-    for label, text in _notes(plan):
+    for label, text in note_lines(plan):
         lines.add_row(Text(label, style="yellow" if label == "warning" else ""), text)
     for command in plan.launch:
         lines.add_row("start", "".join(f"{key}={value} " for key, value in command.env.items()) + command.command)
@@ -231,7 +237,7 @@ def _print_advice(plan: Plan, out: Console) -> None:
         show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan))
 
 
-def _speed(plan: Plan) -> list[tuple[str, str]]:
+def speed_lines(plan: Plan) -> list[tuple[str, str]]:
     """How fast, as ranges, and what binds it."""
     speed = plan.speed
     if speed is None:
@@ -261,7 +267,7 @@ def _limit(plan: Plan) -> str:
     return text
 
 
-def _notes(plan: Plan) -> list[tuple[str, str]]:
+def note_lines(plan: Plan) -> list[tuple[str, str]]:
     """Notes with their labels; what was filled in for want of an option is one line."""
     assumed = [note.text for note in plan.notes if "not given: " in note.text]
     rows = [("assumed", "; ".join(text.split("not given: ", 1)[1] for text in assumed))] if assumed else []

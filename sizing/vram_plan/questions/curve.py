@@ -88,7 +88,7 @@ def context_curve(
     work, _ = make_work(loaded, len(machine.devices), **request)
     devices = machine.devices
     longest = longest_context(loaded, work, devices) if devices else None
-    chosen = parse_contexts(contexts) if contexts is not None else _even(_end(work.context, loaded.trained_context, longest))
+    chosen = parse_contexts(contexts) if contexts is not None else _even(work.context, loaded.trained_context, longest)
     allocations = {context: _allocation(loaded, work, context, devices) for context in chosen}
     index = _fullest(loaded, work, devices, longest if longest is not None else chosen[-1])
     limit = _limit(allocations[chosen[0]], devices, index)
@@ -112,16 +112,12 @@ def context_curve(
     )
 
 
-def _end(planned: int, trained: int | None, longest: int | None) -> int:
-    """A little beyond the longest context that fits, unless that is far beyond what anyone asks for."""
-    asked = max(planned, trained or 0)
-    if longest is None or longest > FAR * asked:
-        return asked
-    return max(int(BEYOND * longest), planned)
-
-
-def _even(end: int) -> tuple[int, ...]:
-    return tuple(sorted({max(end * i // (POINTS - 1), 1) for i in range(POINTS)}))
+def _even(planned: int, trained: int | None, longest: int | None) -> tuple[int, ...]:
+    """To a little beyond the longest context that fits, unless that is far beyond what anyone asks for."""
+    end, exact = max(planned, trained or 0), {planned}
+    if longest is not None and longest <= FAR * end:
+        end, exact = max(int(BEYOND * longest), planned), {planned, max(longest, 1)}
+    return tuple(sorted(exact.union(max(end * i // (POINTS - 1), 1) for i in range(POINTS))))
 
 
 def _allocation(model: Model, work: Work, context: int, devices: tuple[Device, ...]) -> Allocation:
