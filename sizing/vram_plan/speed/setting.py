@@ -100,10 +100,11 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     engine = work.engine if work.engine in table()["servers"] else "vllm"
     age = version_age(work.option("version")) if engine == "vllm" else 0.0
     server = server_constants(engine, slowest.architecture, bool(reads.experts), quantises_activations(work.format), age)
-    ranks = Ranks(max(1, len(devices) // work.pipeline_parallel), slowest, peak_flops(slowest, work.format), link_rate(devices))
+    eager = work.engine == "transformers"  # its layers are shared out one after the other: the GPUs work in turn
+    count = 1 if eager else max(1, len(devices) // work.pipeline_parallel)
+    ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(devices))
     if work.engine == "vllm" and checkpoint_cache(model) == "fp8":
         elements = (float(CACHE_TYPES["fp8"]), float(CACHE_TYPES["fp8"]))
-    eager = work.engine == "transformers"
     return Setting(
         reads, elements, UBATCH, server.evidence, _basis(server.evidence) + ("; eager kernels assumed" if eager else ""), _watts(devices),
         server=server, ranks=ranks, layer_factor=float(table()["assumed"]["transformers_layer"]["value"]) if eager else 1.0,
