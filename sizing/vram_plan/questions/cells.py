@@ -150,7 +150,7 @@ def usual_contexts(model: Model) -> tuple[int, ...]:
     trained = model.trained_context
     if not trained:
         return _CONTEXTS
-    return (*(context for context in _CONTEXTS if context < trained), *((trained,) if trained <= _CONTEXTS[-1] else (_CONTEXTS[-1],)))
+    return (*(context for context in _CONTEXTS if context < trained), *((trained,) if trained <= _CONTEXTS[-1] else ()))
 
 
 def _bounded(parts: Sequence[Any], what: str) -> None:
