@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from .errors import (
         AmbiguousModelError,
         ClosedModelError,
+        EngineError,
         FormatError,
         GatedModelError,
         HardwareError,
@@ -45,12 +46,14 @@ if TYPE_CHECKING:
     from .questions.table import Table, table
     from .results import Plan, Term
     from .units import format_count, format_gib, parse_tokens
+    from .verification.values import Reconciliation
+    from .verification.verify import verify
 
 __version__ = "0.1.0"
 
 _HOMES = {
     "errors": (
-        "AmbiguousModelError ClosedModelError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
+        "AmbiguousModelError ClosedModelError EngineError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
         "ModelNotFoundError UnknownNameError UsageError VramPlanError"
     ),
     "explanation": "Section explain",
@@ -71,6 +74,8 @@ _HOMES = {
     "results": "Plan Term",
     "planner": "max_context max_sequences plan",
     "units": "format_count format_gib parse_tokens",
+    "verification.values": "Reconciliation",
+    "verification.verify": "verify",
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split()}
 
@@ -82,6 +87,7 @@ __all__ = [
     "Comparison",
     "ContextCurve",
     "Device",
+    "EngineError",
     "Format",
     "FormatError",
     "GatedModelError",
@@ -96,6 +102,7 @@ __all__ = [
     "Plan",
     "Profile",
     "Recommendation",
+    "Reconciliation",
     "Section",
     "StoredProfile",
     "SweepRow",
@@ -128,6 +135,7 @@ __all__ = [
     "stored_profiles",
     "sweep",
     "table",
+    "verify",
 ]
 
 

@@ -9,6 +9,7 @@ VramPlanError
 │   ├── ClosedModelError      its sizes were never published
 │   └── GatedModelError       its licence must be accepted, or a token is missing
 ├── HubError (4)              the Hugging Face Hub did not answer as it should
+├── EngineError (4)           a running engine's server did not answer as it should
 ├── FormatError (5)           a config or a file was not understood
 ├── HardwareError (6)         the driver or the device is the problem
 └── MissingExtraError (7)     an optional package is not installed
@@ -19,6 +20,7 @@ from __future__ import annotations
 __all__ = [
     "AmbiguousModelError",
     "ClosedModelError",
+    "EngineError",
     "FormatError",
     "GatedModelError",
     "HardwareError",
@@ -76,6 +78,11 @@ class GatedModelError(ModelError):
 
 class HubError(VramPlanError):
     code = "hub"
+    exit_code = 4
+
+
+class EngineError(VramPlanError):
+    code = "engine"
     exit_code = 4
 
 

@@ -1,0 +1,127 @@
+"""Ollama's server log: its own lines around those of the llama-server it starts, or around its former engine's.
+
+Since 0.30 GGUF models run in llama-server, whose log it passes on; before, its own engine printed sums a device (msg="model weights"
+device=CUDA0 size="4.1 GiB"), and before that an estimate (memory.required.full). Source: ollama/ollama fb3076099 (llm/llama_server.go)
+and logs of 0.3 to 0.33.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from ..units import GIB, MIB
+from .llamacpp_log import LlamaLog, place_of
+from .values import Figure, Observation, Place, Seen
+
+__all__ = ["OllamaLog"]
+
+_SIZE: Final = r"\"?([\d.]{1,12}) ([KMGT]i?B|B)\"?"
+_SUMS: Final = re.compile(rf"msg=\"(model weights|kv cache|compute graph)\" device=(\w+) size={_SIZE}")
+_ESTIMATE: Final = re.compile(rf"memory\.(required\.full|required\.kv|weights\.total|graph\.full)={_SIZE}")
+_VERSION: Final = re.compile(r"\(version (\d+\.\d+\.\d+[\w.-]{0,20})\)")
+_START: Final = re.compile(r"msg=\"starting (?:llama-server|llama server|runner)\" cmd=\"(.{1,8000}?)\"")
+_REQUEST: Final = re.compile(r"msg=load request=\"\{Operation:commit (.{1,4000})")
+_COMPUTE: Final = re.compile(r"msg=\"inference compute\".*?library=(\w+).*?description=\"([^\"]{1,80})\"")
+_OFFLOADED: Final = re.compile(r"msg=\"offloaded (\d{1,5})/(\d{1,5}) layers to GPU\"")
+_MARKS: Final = ("msg=", "memory.required", "(version ", "Listening on")
+_UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": GIB << 10, "KB": 1 << 10, "MB": MIB, "GB": GIB, "TB": GIB << 10}
+_NAMES: Final = {
+    "model weights": "weights", "kv cache": "kv_cache", "compute graph": "compute",
+    "required.full": "total", "required.kv": "kv_cache", "weights.total": "weights", "graph.full": "compute",
+}  # fmt: skip
+
+
+class OllamaLog(LlamaLog):
+    """Fed line by line."""
+
+    engine = "ollama"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.own = 0
+        self._ollama_version: str | None = None
+        self._sums: dict[tuple[str, Place], Figure] = {}
+        self._estimate: dict[str, Figure] = {}
+        self._request: list[Seen] = []
+        self._compute: list[str] = []
+
+    def feed(self, line: str) -> None:
+        super().feed(line)
+        if not any(mark in line for mark in _MARKS):
+            return
+        short = line.strip()[-240:]
+        if match := _VERSION.search(line):
+            self._ollama_version, self.own = match[1], self.own + 1
+        if (match := _COMPUTE.search(line)) and match[1].lower() != "cpu" and len(self._compute) < 64:
+            self._compute.append(match[2])
+            self.own += 1
+        if match := _START.search(line):
+            self.own += 1
+            if "--model " in match[1]:
+                self._sums, self._request = {}, []
+        if match := _REQUEST.search(line):
+            self.own += 1
+            self._request = _request_settings(match[1], short)
+        if (match := _OFFLOADED.search(line)) and int(match[1]) < int(match[2]):
+            self._request.append(Seen("n_gpu_layers", int(match[1]), short))
+        self._take_sums(line, short)
+
+    def _take_sums(self, line: str, short: str) -> None:
+        if match := _SUMS.search(line):
+            self.own += 1
+            name, place = _NAMES[match[1]], place_of(match[2])
+            value, step = _bytes(match[3], match[4])
+            self._sums[name, place] = Figure(name, value, "bytes", place, step, short)
+        for match in _ESTIMATE.finditer(line):
+            self.own += 1
+            value, step = _bytes(match[2], match[3])
+            self._estimate[_NAMES[match[1]]] = Figure(_NAMES[match[1]], value, "bytes", None, step, short)
+
+    def observation(self, source: str, layers: int | None = None, hidden_size: int | None = None) -> Observation | None:
+        found = super().observation(source, layers, hidden_size)
+        buffers = found is not None and any(figure.name == "compute" for figure in found.figures)
+        gpus = tuple(self._compute) or (found.gpus if found else ())
+        facts = found.facts if found else {}
+        if found is not None and buffers:
+            return Observation(
+                self.engine, source, self._ollama_version, found.figures, found.settings, facts, gpus, found.rates, found.notes
+            )
+        if self._sums:
+            note = "this Ollama ran its own engine, which sizes some caches and graphs by other rules than the llama-server it starts now"
+            return Observation(
+                self.engine, source, self._ollama_version, tuple(self._sums.values()), self._own_settings(found), facts, gpus, (), (note,)
+            )
+        if self._estimate:
+            note = "these are the figures this old Ollama expected before it loaded the model, not what it took"
+            return Observation(self.engine, source, self._ollama_version, tuple(self._estimate.values()), (), facts, gpus, (), (note,))
+        return None
+
+    def _own_settings(self, found: Observation | None) -> tuple[Seen, ...]:
+        quant = tuple(seen for seen in found.settings if seen.name == "quant") if found else ()
+        return (*self._request, *quant)
+
+
+def _bytes(number: str, unit: str) -> tuple[float, float]:
+    scale = _UNITS[unit]
+    digits = len(number.partition(".")[2])
+    try:
+        return float(number) * scale, 0.5 * 10.0**-digits * scale
+    except ValueError:
+        return 0.0, 0.0
+
+
+def _request_settings(text: str, line: str) -> list[Seen]:
+    """Of `Parallel:1 BatchSize:512 FlashAttention:Enabled KvSize:4096 KvCacheType:q8_0`."""
+    fields = dict(re.findall(r"(\w+):(\w*)", text))
+    parallel = max(int(fields.get("Parallel") or 1), 1)
+    found = [Seen("sequences", parallel, line)]
+    if (fields.get("KvSize") or "").isdigit():
+        found.append(Seen("context", max(int(fields["KvSize"][:12]) // parallel, 1), line))
+    if (fields.get("BatchSize") or "").isdigit():
+        found.append(Seen("ubatch", int(fields["BatchSize"][:9]), line))
+    if fields.get("FlashAttention", "").lower() in ("enabled", "true", "disabled", "false"):
+        found.append(Seen("flash_attn", fields["FlashAttention"].lower() in ("enabled", "true"), line))
+    if kind := fields.get("KvCacheType"):
+        found += [Seen("kv_type_k", kind, line), Seen("kv_type_v", kind, line)]
+    return found

@@ -1,0 +1,68 @@
+"""Why a line of the comparison may be off: what the two sides are known to differ in."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from ..results import Plan
+from ..units import format_gib
+from .values import Observation
+
+__all__ = ["reason"]
+
+_MIXES: Final = "files named alike differ: makers give some tensors other types; plan the file itself (org/name:QUANT, or its path)"
+#: What is compared → what is known to move it, where no rule below says more.
+_KNOWN: Final = {
+    "kv_cache": "the number of cells: context, sequences, --ubatch of a sliding window, the cache's types",
+    "state": "the number of sequences, and states kept for speculative decoding",
+    "compute": "builds reserve other graphs: rows of logits, flash attention, masks (--set build=YEAR-MONTH, ubatch, logits)",
+    "activation": "measured by the engine's own profile run: version, batched tokens, sequences, and kernels",
+    "non_torch": "driver, NCCL and library workspaces, by GPU, driver and version: taken from other machines' logs",
+    "cuda_graphs": "captured graphs by sizes, kernels and driver: scaled from other machines' logs",
+    "available_kv": "the sum of the differences above, and of what other programs held",
+    "kv_tokens": "follows from the memory left for it: see the lines above",
+    "num_blocks": "follows from the memory left for it",
+    "max_concurrency": "follows from the memory left for it",
+    "reserve": "what the pools leave free: SGLang sets a share aside and measures nothing",
+    "file_bytes": "another file: its mix of types, or its vocabulary",
+    "parameters": "another model, or extra layers in the file",
+    "total": "the engine's own expectation before it loaded",
+    "buffers": "the server's buffers as it adds them up",
+    "held": "buffers and the driver's share of this process; libraries and kernels loaded later add to it",
+}
+
+
+def reason(plan: Plan, seen: Observation, name: str, predicted: float | None, actual: float | None) -> str:
+    """A sentence for a line; empty where there is nothing to explain."""
+    if actual is None:
+        return _unseen(seen, name)
+    if predicted is None:
+        return _unplanned(name)
+    if name == "weights":
+        return _weights(plan, seen, actual - predicted)
+    if name == "runtime":
+        return "what nobody accounts for: the driver's share, and other programs on this card"
+    return _KNOWN.get(name, "")
+
+
+def _unseen(seen: Observation, name: str) -> str:
+    if name == "runtime":
+        return "the engine does not tell it; the driver does (--against nvml)"
+    return "not told by the server" if seen.source.startswith("http") else "not in the log"
+
+
+def _unplanned(name: str) -> str:
+    if name.startswith("draft"):
+        return "a draft's context or file, which the plan does not hold"
+    if name.startswith("mmproj"):
+        return "the vision or audio tower, which the plan leaves out (--set mmproj=true)"
+    return "the plan has no term for it"
+
+
+def _weights(plan: Plan, seen: Observation, difference: float) -> str:
+    if seen.engine in ("llama.cpp", "ollama"):
+        return "" if plan.model.basis == "exact" else _MIXES
+    online = [note for note in seen.notes if note.startswith("quantization=")]
+    if online:
+        return f"the format: the plan has {plan.request.quant}, {online[0]}"
+    return f"the format ({plan.request.quant}), or what the version keeps beside the parameters ({format_gib(abs(int(difference)))})"

@@ -1,0 +1,113 @@
+"""The settings an engine runs with, taken into the request of a plan; what the user asked for stays as it is."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from typing import Any, Final
+
+from ..errors import UsageError
+from ..models.model import Model
+from .values import Observation, Seen, Setting
+
+__all__ = ["command_line", "gpus_text", "merged"]
+
+#: Settings that `plan` takes as arguments of their own; the others are the engine's options.
+REQUEST: Final = (
+    "context", "sequences", "kv_type", "kv_type_k", "kv_type_v", "tensor_parallel", "pipeline_parallel", "expert_parallel", "quant",
+)  # fmt: skip
+#: What the engines take themselves: not repeated in a request.
+_DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    "llama.cpp": {"ubatch": 512, "batch": 2048, "flash_attn": True, "kv_unified": False, "logits": "last", "mmproj": False,
+                  "kv_type_k": "f16", "kv_type_v": "f16", "sequences": 1},
+    "ollama": {"flash_attn": True, "kv_unified": False, "logits": "last", "mmproj": True, "kv_type_k": "f16", "kv_type_v": "f16",
+               "sequences": 1},
+    "vllm": {"tensor_parallel": 1, "pipeline_parallel": 1, "expert_parallel": False, "enforce_eager": False},
+    "sglang": {"tensor_parallel": 1, "pipeline_parallel": 1, "enforce_eager": False, "prefix_caching": True},
+}  # fmt: skip
+_SIXTEEN_BITS: Final = ("BF16", "F16", "F32")
+_GGUF_ENGINES: Final = ("llama.cpp", "ollama")
+_OPTIONS_OF: Final = {"context": "--ctx", "sequences": "--parallel", "tensor_parallel": "--tp", "pipeline_parallel": "--pp",
+                      "quant": "--quant", "bits": "--bits", "kv_type": "--kv", "kv_type_k": "--kv-k", "kv_type_v": "--kv-v",
+                      "offload": "--offload", "prompt": "--prompt", "output": "--output"}  # fmt: skip
+
+
+def merged(model: Model, asked: Mapping[str, Any], seen: Observation) -> tuple[dict[str, Any], tuple[Setting, ...]]:
+    """The request with the engine's settings wherever the user said nothing, and both sides of each setting."""
+    given = {name: value for name, value in asked.items() if value is not None and value != {}}
+    options = dict(given.pop("options", {}) or {})
+    request: dict[str, Any] = {**given, "engine": given.get("engine", seen.engine)}
+    settings = []
+    for item in _usable(model, given, seen):
+        mine = _asked_for(item.name, given, options)
+        taken = mine is None or _same(mine, item.value)
+        if mine is None and _DEFAULTS.get(seen.engine, {}).get(item.name) != item.value:
+            (request if item.name in REQUEST else options)[item.name] = item.value
+        settings.append(Setting(item.name, mine, item.value, taken, item.line))
+    return {**request, "options": options}, tuple(settings)
+
+
+def _usable(model: Model, given: Mapping[str, Any], seen: Observation) -> list[Seen]:
+    """What was seen, in the words of `plan`: the pool's length where less context was asked for, a format where the model is no file."""
+    found = []
+    server = seen.engine in ("vllm", "sglang")
+    for item in seen.settings:
+        if item.name == "context" and server and "context" in given:
+            found.append(Seen("max_model_len", item.value, item.line))
+        elif item.name == "online_quant":
+            if model.stored_format in _SIXTEEN_BITS and not {"quant", "bits"} & set(given):
+                found.append(Seen("quant", item.value, item.line))
+        elif item.name == "quant" and seen.engine in _GGUF_ENGINES and (model.is_gguf or "bits" in given):
+            continue
+        elif item.name == "backend" and item.value != "cpu" and (given.get("gpus") is not None or seen.gpus):
+            continue  # the GPU's vendor tells it
+        else:
+            found.append(item)
+    return found
+
+
+def _asked_for(name: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
+    if name in ("kv_type_k", "kv_type_v"):
+        return given.get(name, given.get("kv_type"))
+    return given.get(name) if name in REQUEST else options.get(name)
+
+
+def _same(mine: Any, engine: Any) -> bool:
+    from ..units import parse_tokens
+
+    if isinstance(engine, int) and not isinstance(engine, bool):
+        try:
+            return parse_tokens(mine) == engine
+        except UsageError:
+            return False
+    return str(mine).strip().lower() == str(engine).strip().lower()
+
+
+def gpus_text(names: tuple[str, ...]) -> str:
+    """The cards of a log as `--gpu` takes them."""
+    counts: dict[str, int] = {}
+    for name in names:
+        counts[name] = counts.get(name, 0) + 1
+    return " + ".join(f"{count}x {name}" if count > 1 else name for name, count in counts.items())
+
+
+def command_line(model: Model, request: Mapping[str, Any], settings: tuple[Setting, ...], gpus: str | None) -> str:
+    """The `vram-plan` line that plans with the engine's settings, also where the user asked for something else."""
+    fixed = dict(request)
+    options = dict(fixed.pop("options", {}) or {})
+    for setting in settings:
+        if not setting.taken:
+            (fixed if setting.name in REQUEST else options)[setting.name] = setting.engine
+    if fixed.get("kv_type_k") is not None and fixed.get("kv_type_k") == fixed.get("kv_type_v"):
+        fixed["kv_type"] = fixed.pop("kv_type_k")
+        fixed.pop("kv_type_v")
+    words = ["vram-plan", model.reference, "--engine", str(fixed.get("engine"))]
+    for name, flag in _OPTIONS_OF.items():
+        if fixed.get(name) is not None:
+            words += [flag, str(fixed[name])]
+    words += ["--ep"] if fixed.get("expert_parallel") else []
+    words += ["--gpu", gpus] if gpus else []
+    for name, value in sorted(options.items()):
+        words += ["--set", f"{name}={value if isinstance(value, str) else json.dumps(value)}"]
+    return " ".join(shlex.quote("".join(c if c.isprintable() else "?" for c in word)) for word in words)
