@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from .engines import Allocation, Work, engine_module
+from .engines import Allocation, Work, engine_module, engine_name
 from .engines.need import kv_bytes
 from .engines.weights import weights_of
-from .hardware import Detection, Device, resolve
+from .errors import UsageError
+from .hardware import Detection, Device, resolve, this_processor
 from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences
 from .launch import launch
 from .models.loading import load
@@ -65,13 +66,15 @@ def plan(
     `model` is a loaded Model or the text `load` takes. `context` (tokens of one sequence, "16k" too) defaults to 8k
     or the trained context if that is shorter. `bits` or `quant` choose the number format, the checkpoint's own by
     default. `gpus` is a text ("2x RTX 3090", "8GB"), devices, what `local_devices` found, "local" for this machine's,
-    or None for no verdict.
-    On a loaded model and anything but "local" nothing is read or asked: pure, deterministic, thread-safe.
+    "cpu" for its processor with transformers, or None for no verdict.
+    On a loaded model and anything but "local" and "cpu" nothing is read or asked: pure, deterministic, thread-safe.
 
     Raises UsageError for values that cannot be meant, ModelError where the model cannot be had, HubError,
     FormatError, HardwareError.
     """
     machine = _machine(gpus)
+    if any(device.vendor == "CPU" for device in machine.devices):
+        engine = _on_processor(engine)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     work, notes = make_work(
         loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=engine, sequences=sequences, kv_type=kv_type,
@@ -139,7 +142,15 @@ def _machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
         return gpus
     if not isinstance(gpus, str):
         return Detection(tuple(gpus))
-    return resolve(gpus) if gpus.strip().lower() == "local" else _named(gpus)
+    named = gpus.strip().lower()
+    return this_processor() if named == "cpu" else resolve(gpus) if named == "local" else _named(gpus)
+
+
+def _on_processor(engine: str | None) -> str:
+    """The engine planned on a processor: the one whose memory is told by the same rules there."""
+    if engine is not None and engine_name(engine) != "transformers":
+        raise UsageError(f"{engine} is not planned on a processor", "take --engine transformers, or llama.cpp with --set backend=cpu")
+    return "transformers"
 
 
 @lru_cache(maxsize=256)

@@ -60,7 +60,7 @@ def test_no_amdgpu(tmp_path):
 def test_a_mac(monkeypatch, chip, gib, limit, usable, row):
     answers = {"machdep.cpu.brand_string": chip, "hw.memsize": str(gib * GIB), "iogpu.wired_limit_mb": limit}
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(local, "_sysctl", answers.__getitem__)
+    monkeypatch.setattr(local, "sysctl", answers.__getitem__)
     (device,) = local.apple_devices()
     assert (device.name, device.total, device.usable, device.free) == (chip, gib * GIB, usable, None)
     assert (device.spec.name if device.spec else None) == row and device.unified
@@ -70,7 +70,7 @@ def test_no_mac(monkeypatch):
     monkeypatch.setattr(sys, "platform", "linux")
     assert local.apple_devices() == ()
     monkeypatch.setattr(sys, "platform", "darwin")
-    monkeypatch.setattr(local, "_sysctl", {"machdep.cpu.brand_string": "Intel(R) Core(TM) i7", "hw.memsize": "x"}.__getitem__)
+    monkeypatch.setattr(local, "sysctl", {"machdep.cpu.brand_string": "Intel(R) Core(TM) i7", "hw.memsize": "x"}.__getitem__)
     assert local.apple_devices() == ()
 
 

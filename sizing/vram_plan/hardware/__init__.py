@@ -29,6 +29,7 @@ __all__ = [
     "match_gpu",
     "parse_gpus",
     "resolve",
+    "this_processor",
     "topology_of",
 ]
 
@@ -45,6 +46,14 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     value = globals()[name] = getattr(import_module(f".{_HOMES[name]}", __name__), name)
     return value
+
+
+def this_processor() -> Detection:
+    """This machine's processor with its memory and what was measured on it. Raises HardwareError where the memory is not told."""
+    from .cpu import cpu_device
+    from .profile_store import attach
+
+    return Detection(*attach((cpu_device(),)), local=True)
 
 
 def resolve(text: str | None = None) -> Detection:

@@ -13,7 +13,7 @@ from .device import GIB, MIB, Detection, Device, GpuSpec
 from .nvml import nvidia_devices
 from .unified import gpu_share, system_memory
 
-__all__ = ["amd_devices", "apple_devices", "local_devices"]
+__all__ = ["amd_devices", "apple_devices", "local_devices", "sysctl"]
 
 DRM: Final = Path("/sys/class/drm")
 #: PCI device ids of libdrm's data/amdgpu.ids that stand for one chip; 744c is told apart by its memory.
@@ -67,7 +67,8 @@ def amd_devices(root: Path = DRM) -> tuple[Device, ...]:
     return tuple(device for card in cards if (device := _amd_device(card / "device")))
 
 
-def _sysctl(name: str) -> str:
+def sysctl(name: str) -> str:
+    """A value of macOS's sysctl; empty where there is none."""
     import subprocess
 
     try:
@@ -91,12 +92,12 @@ def apple_devices() -> tuple[Device, ...]:
         return ()
     from .names import match_local
 
-    name, memory = _sysctl("machdep.cpu.brand_string"), _sysctl("hw.memsize")
+    name, memory = sysctl("machdep.cpu.brand_string"), sysctl("hw.memsize")
     total = int(memory) if memory.isdigit() else system_memory() or 0
     if not name.startswith("Apple ") or not total:
         return ()
     spec = match_local(name, total)
-    usable, note = _apple_usable(spec, total, _sysctl("iogpu.wired_limit_mb"))
+    usable, note = _apple_usable(spec, total, sysctl("iogpu.wired_limit_mb"))
     return (Device(name, 0, total, usable, None, spec=spec, vendor="Apple", unified=True, basis="measured", note=note),)
 
 

@@ -1,0 +1,71 @@
+"""This machine's processor as a device, and a plan on it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import vram_plan as vp
+from profile_values import a_profile
+from vram_plan.hardware import cpu, profile_store
+from vram_plan.hardware.cpu import cpu_device, cpu_name
+from vram_plan.hardware.profile_store import profiled, save_profile
+from vram_plan.hardware.profiles import Profile
+
+MEMORY = 64 << 30
+
+
+@pytest.fixture(autouse=True)
+def machine(monkeypatch, tmp_path: Path) -> None:
+    (tmp_path / "cpuinfo").write_text("processor\t: 0\nmodel name\t: AMD EPYC  9554 64-Core Processor\nmodel name\t: another\n")
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "cpuinfo")
+    monkeypatch.setattr(cpu, "system_memory", lambda: MEMORY)
+    monkeypatch.setattr(cpu, "available_memory", lambda: 48 << 30)
+    monkeypatch.setenv("VRAM_PLAN_DATA_DIR", str(tmp_path))
+    monkeypatch.setattr(profile_store, "_torch_version", lambda: None)
+    monkeypatch.setattr(profile_store, "_today", lambda: profile_store.date(2026, 11, 23))
+
+
+def a_cpu_profile() -> Profile:
+    """As a calibration of this processor would be: a twentieth of the card's rates, no graphs."""
+    f = a_profile().fitted
+    slow = {name: replace(figure, value=figure.value / 20) for name, figure in f.weight_bytes_per_s.items()}
+    fitted = replace(f, weight_bytes_per_s=slow, kv_bytes_per_s=None, graph_layer_s=None, graph_token_s=None)
+    return replace(a_profile(), device=profiled(cpu_device()), fitted=fitted)
+
+
+def test_its_name_is_the_systems(monkeypatch, tmp_path: Path):
+    assert cpu_name() == "AMD EPYC 9554 64-Core Processor"
+    (tmp_path / "cpuinfo").write_text("model name : " + "x" * 5000)
+    assert len(cpu_name()) == 100
+    monkeypatch.setattr(cpu, "CPUINFO", tmp_path / "nothing")
+    assert cpu_name()
+
+
+def test_its_memory_is_the_machines():
+    device = cpu_device()
+    assert (device.total, device.free, device.used_by_others, device.vendor) == (MEMORY, 48 << 30, 16 << 30, "CPU")
+
+
+def test_a_system_that_does_not_say(monkeypatch):
+    monkeypatch.setattr(cpu, "system_memory", lambda: None)
+    with pytest.raises(vp.HardwareError, match="how much memory"):
+        vp.plan("llama3-8b", gpus="cpu")
+
+
+def test_a_plan_on_it_is_transformers_with_what_was_measured():
+    before = vp.plan("qwen3-0.6b", gpus="cpu", context="2k")
+    assert (before.request.engine, before.devices[0].name, before.speed) == ("transformers", "AMD EPYC 9554 64-Core Processor", None)
+    save_profile(a_cpu_profile())
+    plan = vp.plan("qwen3-0.6b", gpus="CPU", context="2k")
+    assert plan.speed is not None
+    assert plan.speed.basis.startswith("measured: calibration of 2026-11-22")
+    assert plan.speed.decode.low < plan.speed.decode.tokens_per_s < plan.speed.decode.high
+    assert next(term for term in plan.devices[0].terms if term.name == "runtime").basis == "measured"
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "ollama", "llama.cpp"])
+def test_other_engines_are_refused(engine: str):
+    with pytest.raises(vp.UsageError, match="not planned on a processor"):
+        vp.plan("llama3-8b", gpus="cpu", engine=engine)
