@@ -12,7 +12,7 @@ from typing import Final
 
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
-from .vllm_versions import Profile, table
+from .vllm_versions import Profile, numbers, table
 
 __all__ = [
     "activation_bytes",
@@ -37,13 +37,14 @@ _SAMPLER_BYTES: Final = 48 * MIB
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
 
 
-def batch_defaults(device: Device | None) -> tuple[int, int]:
+def batch_defaults(device: Device | None, version: str | None = None) -> tuple[int, int]:
     """Tokens of a batch and sequences at once that `vllm serve` takes on this GPU when it is not told."""
     total, name = (device.total / GIB, device.name.lower()) if device else (0.0, "")
     for row in table()["batch"]:
-        if total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
+        newer = version is None or numbers(row["since"]) <= numbers(version)
+        if newer and total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
             return row["max_num_batched_tokens"], row["max_num_seqs"]
-    raise AssertionError("the last row fits every GPU")
+    raise AssertionError("the last row fits every version and GPU")
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,8 +81,7 @@ def activation_bytes(
     `samples`: whether this pipeline stage is the last. Logits are gathered, so tensor parallelism does not shrink them.
     """
     z, a = _sizes(model), model.architecture
-    newer = capability(device) >= 9
-    per_logit = (profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes) if newer else profile.logit_bytes_plain
+    per_logit = profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes
     residual = 2 * tokens * z.hidden
     sampler = sequences * z.vocab * per_logit + residual + _SAMPLER_BYTES if samples else 0
     if samples and profile.top_k_buffer:

@@ -53,9 +53,10 @@ class Settings:
 
 def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Settings:
     given = dict(work.options)
-    tokens, sequences = batch_defaults(devices[0] if devices else None)
+    version = _version(given.get("version"))
+    profile = profile_of(version)
+    tokens, sequences = batch_defaults(devices[0] if devices else None, version)
     tokens = _integer(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens
-    profile = profile_of(_version(given.get("version")))
     tp, pp = split(model, work, devices)
     return Settings(
         profile=profile,

@@ -22,7 +22,6 @@ class Profile:
     gpu_memory_utilization: float
     logit_bytes: int
     logit_bytes_moe: int
-    logit_bytes_plain: int
     top_k_buffer: bool
     graphs_in_budget: bool
     whole_prompts: bool
