@@ -350,6 +350,30 @@ def _field_terms(part: str, row: Mapping[str, Any], plan: vp.Plan, model: Model)
         yield Case(part, component, kind_of(model.architecture), row["id"], size / MIB, mib, naive and naive / MIB)
 
 
+def sglang_cases(every: int) -> Found:
+    """Logs of SGLang: the pool from config, GPU and flags alone. The naive pool: share × memory − weights."""
+    for row in map(json.loads, (DATA / "sglang_logs.jsonl").read_text(encoding="utf-8").splitlines()[::every]):
+        if "unpredicted" in row:
+            yield Unpredicted("SGLang logs", f"{row['id']}: {row['model']} ({row['source']})", row["unpredicted"])
+            continue
+        model = named(row["model"])
+        plan = vp.plan(model, engine="sglang", **row["plan"])
+        figures, device, tp = plan.engine, plan.devices[0], plan.request.tensor_parallel
+        naive = textbook_weights(model.parameters.total, row["plan"].get("quant") or model.stored_format, tp)
+        pool, token = (device.total or 0) * figures["mem_fraction_static"] - naive, textbook_kv(model.config, 1, 2, tp)
+        found = {
+            "weights_gib": (sum(term.bytes for term in device.terms if term.group == "weights") / GIB, naive / GIB),
+            "pool_gib": (figures["available_kv"] / GIB, pool / GIB),
+            "tokens": (figures["kv_tokens"], token and pool / token),
+            "token_bytes": (figures["bytes_per_block"] / figures["block_size"], token),
+            "states": (figures["max_states"], None),
+            "running": (figures["max_num_seqs"], None),
+        }
+        for name, measured in row["says"].items():
+            component = {"token_bytes": "bytes of a token", "running": "requests at once"}.get(name, name.removesuffix("_gib"))
+            yield Case("SGLang logs", component, kind_of(model.architecture), row["id"], found[name][0], measured, found[name][1])
+
+
 def peak_cases(every: int) -> Found:
     """transformers: growth of the prefill's peak between two prompts, and the cache after one more token, on small models."""
     for row in rows("transformers_peaks.jsonl", every):
@@ -368,6 +392,7 @@ def peak_cases(every: int) -> Found:
 
 def all_cases(every: int = 1) -> tuple[list[Case], list[Unpredicted]]:
     """All cases, or those of one row in `every` of each file; and what is not predicted, with the reason."""
-    parts = (counted_cases, file_cases, llamacpp_cases, vllm_weight_cases, vllm_cache_cases, vllm_log_cases, field_cases, peak_cases)
-    found = [item for part in parts for item in part(every)]
+    files = (counted_cases, file_cases, llamacpp_cases, vllm_weight_cases, vllm_cache_cases)
+    logs = (vllm_log_cases, field_cases, sglang_cases, peak_cases)
+    found = [item for part in (*files, *logs) for item in part(every)]
     return [item for item in found if isinstance(item, Case)], [item for item in found if isinstance(item, Unpredicted)]

@@ -37,6 +37,7 @@ WORST = {
     ("vLLM logs", "tokens, from the logged memory"): 0.003,
     ("llama.cpp and Ollama logs", "KV"): 1e-3,
     ("llama.cpp and Ollama logs", "state"): 1e-3,
+    ("SGLang logs", "tokens"): 0.04,
     ("transformers", "cache"): 0.01,
     ("transformers", "growth of the prefill's peak"): 0.12,
 }

@@ -20,9 +20,9 @@ from ..values import Same
 from .base import Allocation, Work
 from .measured import measured_runtime
 from .sglang_cells import Cells, cells_of
-from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, runtime_bytes, window_pool
-from .vllm_weights import rank_weights, refusal, stage_layers
-from .weights import weights_of
+from .sglang_settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, reserve_mib, runtime_bytes, window_pool
+from .sglang_weights import weight_terms
+from .vllm_weights import refusal, stage_layers
 
 __all__ = ["DEFAULT_KV", "OPTIONS", "allocate"]
 
@@ -95,7 +95,7 @@ def _prepare(
     ranks = _ranks(model, work, s, gpus)
     budget = _budget(model, s, ranks) if gpus else 0
     pools = _pools(model, s, ranks, budget)
-    terms = tuple((*rank.weights, *_pool_terms(model, pools, rank), *_reserve(s, rank, pools), rank.runtime) for rank in ranks)
+    terms = tuple((*rank.weights, *_pool_terms(model, s, pools, rank), *_reserve(model, s, rank, pools), rank.runtime) for rank in ranks)
     return _Prepared(
         s, ranks, window, pools, budget, (*terms, *(() for _ in gpus[len(ranks) :])), _notes(model, work, s, gpus),
         refusal(model, work, s.tp, s.pp) or _no_room(s, ranks, budget, pools, gpus),
@@ -114,23 +114,11 @@ def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -
         device = devices[i] if devices else None
         layers = [layer for layer in model.cache_layers if s.pp == 1 or first <= layer.layer < first + stages[stage]]
         size, why = measured_runtime(device, "sglang") or runtime_bytes(device, s.tp * s.pp)
-        weights = _weight_terms(model, work, s, s.tp - 1 if rank == s.tp - 1 else 0, stage)
+        weights = weight_terms(model, work, s, s.tp - 1 if rank == s.tp - 1 else 0, stage, device)
         before = device.available - size if device else 0
         loaded = before - sum(term.bytes for term in weights)
         found.append(_Rank(device, cells_of(model, s, layers), Term("runtime", size, "measured", why, "runtime"), weights, before, loaded))
     return tuple(found)
-
-
-def _weight_terms(model: Model, work: Work, s: Settings, rank: int, stage: int) -> tuple[Term, ...]:
-    found = rank_weights(model, work, s.tp, s.pp, rank, stage)
-    basis: Basis = "fallback" if model.basis == "fallback" else "formula"
-    draft = weights_of(model, work.format).mtp // s.tp if s.speculative and stage == s.pp - 1 else 0
-    terms = (
-        Term("weights", found.parameter_bytes, basis, found.why or "this rank's share", "weights"),
-        Term("buffers", found.buffer_bytes, basis, found.buffer_why or "rope tables", "weights"),
-        Term("draft", draft, basis, "the model's own draft layers", "weights"),
-    )
-    return tuple(term for term in terms if term.bytes)
 
 
 # --- pools ------------------------------------------------------------------------------------------------------------
@@ -147,19 +135,19 @@ def _budget(model: Model, s: Settings, ranks: tuple[_Rank, ...]) -> int:
 
 def _pools(model: Model, s: Settings, ranks: tuple[_Rank, ...], budget: int) -> _Pools:
     tokens, windows, states = [], [], []
-    ratio = window_pool(model)
+    ratio = window_pool(model, s.profile) or 0
     for cells in dict.fromkeys(rank.cells for rank in ranks):
-        rest = max(budget, 0)
+        rest = max(budget - cells.fixed, 0)
         if cells.state:
             held = max(int((rest * _STATE_SHARE - cells.state) // cells.state), 0)
             rest = max(rest - (held + 1) * cells.state, 0)
             states.append(held)
-        cell = cells.full + cells.windowed * (ratio or 0) if cells.full else cells.windowed
+        cell = cells.full + cells.windowed * ratio if cells.full else cells.windowed
         if cell:
-            found = int(rest // cell) // s.page * s.page
+            found = int(rest // cell) * s.page
             tokens.append(found)
             if cells.windowed:
-                windows.append(found if not cells.full else int(found * (ratio or 0)) // s.page * s.page)
+                windows.append(found if not cells.full else int(found * ratio) // s.page * s.page)
     return _Pools(min(tokens, default=0), min(windows, default=0), min(states, default=0))
 
 
@@ -173,59 +161,63 @@ def _need(p: _Prepared, context: int, sequences: int) -> _Pools:
 
 def _left(p: _Prepared, cells: Cells, need: _Pools) -> int:
     """Bytes the requests leave of the pool that is scarcest; negative by what is missing."""
-    if p.budget <= 0:
-        return p.budget - 1
-    rooms = []
+    if p.budget <= cells.fixed:
+        return p.budget - cells.fixed - 1
+    rooms, page = [], p.settings.page
     if cells.full:
-        rooms.append((p.pools.tokens - need.tokens) * cells.full)
+        rooms.append((p.pools.tokens - need.tokens) // page * cells.full)
     if cells.windowed:
-        rooms.append((p.pools.window_tokens - (need.window_tokens if cells.full else need.tokens)) * cells.windowed)
+        rooms.append((p.pools.window_tokens - (need.window_tokens if cells.full else need.tokens)) // page * cells.windowed)
     if cells.state:
         rooms.append((p.pools.states - need.states) * cells.state)
     return min(rooms, default=p.budget)
 
 
-def _pool_terms(model: Model, pools: _Pools, rank: _Rank) -> tuple[Term, ...]:
+def _pool_terms(model: Model, s: Settings, pools: _Pools, rank: _Rank) -> tuple[Term, ...]:
     c, basis = rank.cells, model.architecture.basis
-    why = f"the pool: {pools.tokens:,} tokens × {c.full:,} B"
+    size, why = _cache(s, pools, c)
+    terms = [Term("kv_cache", size, basis, f"the pool: {why}", "kv_cache")] if c.full or c.windowed else []
+    return (*terms, *_state_terms(c, pools.states, basis))
+
+
+def _cache(s: Settings, pools: _Pools, c: Cells) -> tuple[int, str]:
+    """Bytes of the pools of tokens, and what they are made of."""
+    why = f"{pools.tokens:,} tokens × {c.full / s.page:,.0f} B" if c.full else ""
+    windows = pools.window_tokens if c.full else pools.tokens
     if c.windowed:
-        why += f", windows {pools.window_tokens:,} × {c.windowed:,} B"
-    full = pools.tokens * c.full + pools.window_tokens * c.windowed
-    kind: Basis = "fallback" if any(layer.compress_ratio for layer in model.cache_layers) else basis
-    terms = [Term("kv_cache", full, kind, why, "kv_cache")] if full or c.full or c.windowed else []
+        why += f"{', ' if why else ''}windows {windows:,} × {c.windowed / s.page:,.0f} B"
+    return pools.tokens // s.page * c.full + -(-windows // s.page) * c.windowed, why
+
+
+def _state_terms(c: Cells, states: int, basis: Basis) -> tuple[Term, ...]:
+    terms = []
     if c.state:
-        terms.append(Term("state", (pools.states + 1) * c.state, basis, f"{pools.states:,} states and one spare × {c.state:,} B", "state"))
+        terms.append(Term("state", (states + 1) * c.state, basis, f"{states:,} states × {c.state:,} B, and a spare", "state"))
+    if c.fixed:
+        terms.append(Term("state", c.fixed, basis, "unfinished entries of compressed layers, for every request that may run", "state"))
     return tuple(terms)
 
 
-def _reserve(s: Settings, rank: _Rank, pools: _Pools) -> tuple[Term, ...]:
+def _reserve(model: Model, s: Settings, rank: _Rank, pools: _Pools) -> tuple[Term, ...]:
     """What the share leaves free: activations, logits and CUDA graphs, which SGLang does not measure."""
     if rank.device is None:
         why = f"activations of {s.chunk:,} tokens and graphs, by SGLang's rule"
-        return (Term("reserve", _reserve_without_gpu(s), "formula", why, "compute"),)
-    taken = pools.tokens * rank.cells.full + pools.window_tokens * rank.cells.windowed
-    taken += (pools.states + 1) * rank.cells.state if rank.cells.state else 0
+        size = int(reserve_mib(s.profile, model, s.chunk, s.graph_sequences, s.tp * s.pp) * MIB)
+        return (Term("reserve", size, "formula", why, "compute"),)
+    taken = _cache(s, pools, rank.cells)[0] + sum(term.bytes for term in _state_terms(rank.cells, pools.states, "formula"))
     free = int(rank.before * (1 - s.fraction))
     size = max(min(free, rank.loaded - taken), 0)
     why = f"activations and graphs: {1 - s.fraction:.1%} of {format_gib(rank.before)} kept free (mem_fraction_static {s.fraction:.3f})"
     return (Term("reserve", size, "formula", why, "compute"),)
 
 
-def _reserve_without_gpu(s: Settings) -> int:
-    r = s.profile.reserve
-    return int((r["constant"] + r["token"] * max(s.chunk, 2048) + r["rank"] * s.tp * s.pp + r["sequence"] * s.graph_sequences) * MIB)
-
-
 def _without_gpu(p: _Prepared, need: _Pools) -> tuple[tuple[Term, ...], ...]:
     found = []
     for rank, terms in zip(p.ranks, p.terms, strict=True):
-        c = rank.cells
-        size = need.tokens * c.full + (need.window_tokens if c.full else need.tokens) * c.windowed
-        why = f"{need.tokens:,} tokens × {c.full:,} B" + (f", windows {need.window_tokens:,} × {c.windowed:,} B" if c.windowed else "")
+        size, why = _cache(p.settings, need, rank.cells)
         others = tuple(term for term in terms if term.group not in ("kv_cache", "state"))
-        state = Term("state", (need.states + 1) * c.state, "formula", f"{need.states:,} states × {c.state:,} B, and a spare", "state")
         cache = (Term("kv_cache", size, "formula", why, "kv_cache"),) if size else ()
-        found.append((*others, *cache, *((state,) if c.state else ())))
+        found.append((*others, *cache, *_state_terms(rank.cells, need.states, "formula")))
     return tuple(found)
 
 
@@ -243,7 +235,7 @@ def _figures(p: _Prepared, work: Work) -> dict[str, Any]:
         "gpu_memory_utilization": s.fraction,
         "available_kv": p.budget if known else None,
         "block_size": s.page,
-        "bytes_per_block": (cells.full or cells.windowed) * s.page,
+        "bytes_per_block": cells.full or cells.windowed,
         "num_blocks": p.pools.tokens // s.page if known else None,
         "kv_tokens": p.pools.tokens if known else None,
         "window_tokens": p.pools.window_tokens if known and cells.windowed else None,
@@ -286,10 +278,12 @@ def _notes(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -
         notes.append(f"{len(devices) - s.tp * s.pp} of the GPUs stay idle: tensor × pipeline parallelism is {s.tp * s.pp}")
     if s.tp * s.pp != work.tensor_parallel * work.pipeline_parallel:
         notes.append(f"over all GPUs: --tensor-parallel-size {s.tp} --pipeline-parallel-size {s.pp}")
-    if window_pool(model) is None and attention_kind(model) == "dense" and any(layer.kind == "sliding" for layer in model.cache_layers):
+    if (
+        window_pool(model, s.profile) is None
+        and attention_kind(model) == "dense"
+        and any(layer.kind == "sliding" for layer in model.cache_layers)
+    ):
         notes.append("SGLang keeps every token in this model's sliding-window layers too")
-    if any(layer.compress_ratio for layer in model.cache_layers):
-        notes.append("SGLang's pools for compressed attention are estimated from the cache's own size")
     return tuple(notes)
 
 
