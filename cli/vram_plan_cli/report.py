@@ -232,8 +232,8 @@ def _start(plan: Plan) -> Html | None:
 
 
 def _notes(plan: Plan) -> Html | None:
-    warning = el("strong", "Warning: ", class_="tight")
-    items = [el("li", *([warning] if label == "warning" else []), text) for label, text in note_lines(plan)]
+    labels = {"warning": el("strong", "Warning: ", class_="tight"), "assumed": Html("Assumed: ")}
+    items = [el("li", labels.get(label, ""), text) for label, text in note_lines(plan)]
     parts = [el("ul", *items)] if items else []
     if plan.fit.suggestions and plan.fit.verdict != "unknown":
         title = "What would fit" if plan.fit.verdict == "does_not_fit" else "What would leave more room"

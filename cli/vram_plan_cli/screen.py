@@ -75,9 +75,9 @@ def print_plan(plan: Plan, out: Console | None = None) -> None:
 def plan_title(plan: Plan) -> str:
     r = plan.request
     tokens = f"{r.context:,} tokens" + (f" × {r.sequences} sequences" if r.sequences > 1 else "")
-    where = _machine(plan.devices) if plan.devices[0].usable else "no GPU named"
+    where = f" on {_machine(plan.devices)}" if plan.devices[0].usable else ", no GPU named"
     engine = ENGINE_NAMES.get(r.engine, r.engine)
-    return f"{plan.model.name.rsplit('/', 1)[-1]} · {r.quant} · {tokens} · {engine} on {where}"
+    return f"{plan.model.name.rsplit('/', 1)[-1]} · {r.quant} · {tokens} · {engine}{where}"
 
 
 def _machine(devices: tuple[DevicePlan, ...]) -> str:

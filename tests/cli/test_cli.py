@@ -10,26 +10,6 @@ import pytest
 from vram_plan_cli.app import main
 
 
-class Result:
-    def __init__(self, code: int, out: str, err: str) -> None:
-        self.code, self.out, self.err = code, out, err
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def call(*args: str) -> Result:
-        with pytest.raises(SystemExit) as caught:
-            main(list(args))
-        captured = capsys.readouterr()
-        return Result(caught.value.code or 0, captured.out, captured.err)
-
-    return call
-
-
 def test_the_main_job(run) -> None:
     result = run("llama3-8b", "--ctx", "16k", "--bits", "4", "--gpu", "RTX 4060")
     assert result.code == 0 and result.err == ""

@@ -13,28 +13,12 @@ from vram_plan.questions.cells import Cell, Machine
 from vram_plan.questions.compare import Comparison, Line, Subject
 from vram_plan.questions.table import Table, TableRow
 from vram_plan.results import EstimatedRate, LaunchCommand
-from vram_plan_cli.app import main
 from vram_plan_cli.compare_screen import print_comparison
 from vram_plan_cli.models_screen import print_models_fit
 from vram_plan_cli.table_screen import print_table
 
 GIB = 1 << 30
 CARD = Machine("RTX 3060 12GB", 1, 12 * GIB, 11 * GIB, 11 * GIB)
-
-
-@pytest.fixture
-def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-
-    def call(*args: str) -> SimpleNamespace:
-        with pytest.raises(SystemExit) as caught:
-            main(list(args))
-        captured = capsys.readouterr()
-        return SimpleNamespace(code=caught.value.code or 0, out=captured.out, err=captured.err)
-
-    return call
 
 
 QUESTIONS = {
