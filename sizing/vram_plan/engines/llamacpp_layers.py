@@ -13,32 +13,13 @@ from itertools import groupby
 from typing import Final
 
 from ..models.architecture import Architecture, CacheLayer
+from . import llamacpp_families as families
 from .llamacpp_cells import cache_layers
 
-__all__ = [
-    "RESIDUAL_FIRST", "RESIDUAL_FIRST_AFTER", "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "Layer", "is_rotary", "layers_of", "rotation",
-    "shortened",
-]  # fmt: skip
+__all__ = ["Layer", "global_shapes", "layers_of", "rotation", "shortened"]
 
 #: Layers (or periods) of a kind that are laid out, if there are more of them.
 _RUN: Final = 4
-#: Families without rotary embeddings in attention: their queries and keys are cached as projected.
-_NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
-
-#: Likewise where some of their layers are recurrent.
-_NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
-#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what
-#: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
-ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
-ROWS_AFTER_NORM: Final = frozenset({
-    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
-    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
-})  # fmt: skip
-
-#: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
-#: of their mixers as well, the others of their feed-forward parts only.
-RESIDUAL_FIRST: Final = frozenset({"lfm2", "lfm2_moe", "lfm2moe", "jamba"})
-RESIDUAL_FIRST_AFTER: Final = RESIDUAL_FIRST | {"phi3", "phi3_v", "phi4_multimodal", "phimoe"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +30,8 @@ class Layer:
     cache: CacheLayer | None
     state: CacheLayer | None
     experts_per_token: int = 0
+    turned: bool = True
+    deep: bool = False
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -75,7 +58,8 @@ class Layer:
     def is_parallel(self) -> bool:
         """Attention and feed-forward read the same normed input (Command R, Falcon, Phi-2)."""
         norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
-        return self.cache is not None and self.has_feed_forward and not any(role in self.shapes for role in norms)
+        only = "attn_norm" in self.shapes and not any(role in self.shapes for role in norms)
+        return self.cache is not None and self.has_feed_forward and only
 
     @property
     def is_delta_net(self) -> bool:
@@ -84,7 +68,7 @@ class Layer:
     @property
     def reshapes_result(self) -> bool:
         """A view of the mixer's result goes on; a view is never computed over."""
-        return self.is_delta_net or "shortconv.conv" in self.shapes
+        return self.is_delta_net or "shortconv.conv" in self.shapes or "ssm_x" in self.shapes
 
     @property
     def gathers_first(self) -> bool:
@@ -120,7 +104,19 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
         if layer.kind == "shared" and layer.source in caches:
             caches[layer.layer] = replace(caches[layer.source], kind="shared")
     states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
-    return tuple(Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token) for i in range(a.layers))
+    deep = families.DEEPSTACK.get(a.family, 0)
+    turned = [is_rotary(a, i, caches.get(i), states) for i in range(a.layers)]
+    return tuple(
+        Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token, turned[i], i < deep)
+        for i in range(a.layers)
+    )
+
+
+
+@lru_cache(maxsize=256)
+def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
+    """Role → shape of the text model's weights outside its layers."""
+    return {t.role: t.shape for t in a.tensors if t.part == "text" and t.layer is None}
 
 
 def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
@@ -151,6 +147,12 @@ def rotation(width: int, kind: str) -> int:
     return width & -width
 
 
-def is_rotary(a: Architecture) -> bool:
-    """Whether queries and keys are turned by their position before they are used."""
-    return a.family not in _NO_ROTARY and not (a.family in _NO_ROTARY_HYBRIDS and layers_of(a)[0].state is not None)
+def is_rotary(a: Architecture, layer: int, cache: CacheLayer | None, states: Mapping[int, CacheLayer]) -> bool:
+    """Whether a layer's queries and keys are turned by their position before they are used."""
+    if a.family == "baichuan" and a.layers == 40:  # the 13B: ALiBi
+        return False
+    if a.family in families.NO_ROTARY or (a.family in families.NO_ROTARY_HYBRIDS and states):
+        return False
+    if a.family in families.ROTARY_IN_WINDOWS and any(other.window for other in cache_layers(a)):
+        return cache is not None and cache.window > 0
+    return not (a.family in families.ROTARY_BUT_FOURTH and layer % 4 == 3)

@@ -52,7 +52,7 @@ def file_weights(model: Model, format: Format) -> FileWeights:
     weights = weights_of(model, format)
     sums: dict[str, int] = defaultdict(int)
     layers: dict[int, list[int]] = defaultdict(lambda: [0, 0])
-    tied = all(t.role != "output" for t in weights.tensors if t.part == "text")
+    tied = model.architecture.kind != "encoder" and all(t.role != "output" for t in weights.tensors if t.part == "text")
     for tensor in weights.tensors:
         if tensor.part in ("text", "mtp"):
             sums["file"] += storage_bytes(tensor.stored_as, tensor.shape)

@@ -1,0 +1,46 @@
+"""What llama.cpp's model code does differently from family to family, where a model's weights do not tell.
+
+Names are those of configs (`model_type`) and of GGUF files. Source: llama.cpp 0c1e57098, src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+__all__ = [
+    "DEEPSTACK", "LAYER_NORMS", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
+    "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "WEIGHS_FIRST",
+]  # fmt: skip
+
+#: Families without rotary embeddings in attention: their queries and keys are cached as projected.
+NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
+
+#: Likewise where some of their layers are recurrent.
+NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
+#: Families whose every fourth layer goes without, and those that turn in layers with a window only (`use_rope`).
+ROTARY_BUT_FOURTH: Final = frozenset({"smollm3", "llama4", "llama4_text", "afmoe"})
+ROTARY_IN_WINDOWS: Final = frozenset({
+    "cohere2", "cohere2_moe", "cohere2moe", "exaone4", "exaone4_5", "exaone_moe", "exaone-moe", "muse_glimmer", "muse-glimmer",
+})  # fmt: skip
+#: Families with layer norms whose weights have no bias to tell them by (`LLM_NORM`).
+LAYER_NORMS: Final = frozenset({"cohere", "command-r", "cohere2", "dbrx", "olmo", "mpt"})
+#: Families with RMS norms although they have a bias.
+RMS_NORMS: Final = frozenset({"phimoe"})
+#: Families that project what attention gives before a parallel feed-forward, not after it.
+PROJECTS_FIRST: Final = frozenset({"phi", "phi2", "phi-msft"})
+#: Families that weigh what an expert gets, not what it gives (`weight_before_ffn`).
+WEIGHS_FIRST: Final = frozenset({"llama4", "llama4_text"})
+#: Layers whose input a vision tower's features are added to, where the tokens' embeddings carry them (`n_deepstack_layers`).
+DEEPSTACK: Final = {"qwen3_vl": 3, "qwen3_vl_moe": 3, "qwen3vl": 3, "qwen3vlmoe": 3, "qwen3_omni_moe": 3}
+#: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what
+#: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
+ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
+ROWS_AFTER_NORM: Final = frozenset({
+    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
+    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
+})  # fmt: skip
+
+#: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
+#: of their mixers as well, the others of their feed-forward parts only.
+RESIDUAL_FIRST: Final = frozenset({"lfm2", "lfm2_moe", "lfm2moe", "jamba"})
+RESIDUAL_FIRST_AFTER: Final = RESIDUAL_FIRST | {"phi3", "phi3_v", "phi4_multimodal", "phimoe"}
