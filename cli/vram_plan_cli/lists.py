@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import vram_plan as vp
@@ -57,7 +57,7 @@ def print_formats(query: str, as_json: bool) -> None:
 def print_hardware(as_json: bool) -> None:
     found = vp.local_devices()
     if as_json:
-        print(json.dumps({"devices": [asdict(d) for d in found.devices], "notes": list(found.notes)}, default=str, indent=1))
+        print(json.dumps({"devices": [_device_row(d) for d in found.devices], "notes": list(found.notes)}, default=str, indent=1))
         return
     out = console()
     for device in found.devices:
@@ -66,9 +66,27 @@ def print_hardware(as_json: bool) -> None:
         for label, value in (("driver", device.driver), ("compute capability", device.compute_capability), ("UUID", device.uuid)):
             if value:
                 out.print(f"   {label} {value}")
+        out.print(f"   {_calibration(device.profile)}")
         for process in device.processes:
             out.print(f"   held by {process.name or 'process'} ({process.pid}): {format_gib(process.bytes or 0)}")
     if not found.devices:
         out.print(found.reason or "no GPU found here")
     for note in found.notes:
         out.print(note)
+    for one in vp.stored_profiles():
+        if one.profile and one.profile.device.kind == "cpu":
+            out.print(f"{one.profile.device.name}: {_calibration(one.profile)}; plan on it with --gpu cpu")
+
+
+def _device_row(device: vp.Device) -> dict[str, Any]:
+    """The device with what matters of its profile: `vram-plan calibrate --show` has the rest."""
+    p = device.profile
+    known = {"date": p.date, "decode_error": p.worst_error("decode"), "engines": sorted(p.engines)} if p else None
+    return asdict(replace(device, profile=None)) | {"profile": known}
+
+
+def _calibration(profile: vp.Profile | None) -> str:
+    if profile is None or not profile.points:
+        return "not calibrated (vram-plan calibrate)"
+    error = profile.worst_error("decode")
+    return f"calibrated {profile.date[:10]}" + ("" if error is None else f", decode held out within {100 * error:.1f} %")
