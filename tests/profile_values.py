@@ -22,7 +22,10 @@ def a_device(uuid: str = "GPU-1") -> Device:
 def a_profile(uuid: str | None = "GPU-1") -> Profile:
     """Reads at 900 GB/s, 50 µs a layer in a graph and 250 without, 100 TFLOPS at prompts; held out to 4 %."""
     points = [
-        Point("decode", f"d{width}", "bf16", mode, 1, depth, 1, layers, size, depth * width * layers // 2, 0.0, t, t * 0.98, t * 1.03, 15)
+        Point(
+            "decode", f"d{width}", "bf16", mode, tokens=1, depth=depth, layers=layers, bytes=size, kv_bytes=depth * width * layers // 2,
+            median_s=t, p10_s=t * 0.98, p90_s=t * 1.03, n=15,
+        )
         for width, layers, size in ((2048, 16, 2_000_000_000), (4096, 16, 7_000_000_000))
         for depth in (64, 16384)
         for mode, layer_s in (("graph", 50e-6), ("eager", 250e-6))

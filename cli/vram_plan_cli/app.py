@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from .commands_calibrate import calibrate
 from .commands_models import models
 from .commands_questions import compare, recommend, table
 from .commands_report import write
@@ -165,6 +166,7 @@ app.command()(table)
 app.command()(compare)
 app.command()(recommend)
 app.command()(models)
+app.command()(calibrate)
 app.command()(verify)
 app.command(name="report")(write)
 

@@ -34,7 +34,7 @@ def test_transformers_takes_the_eager_kernels_as_measured():
     step_s = weights / 800e9 + kv / 700e9 + 32 * 250e-6 + 100e-6
     found = speed(a_profile())
     assert found.decode.tokens_per_s == pytest.approx(1 / step_s, rel=1e-3)
-    assert found.basis == "measured: calibration of 2026-11-22, torch 2.13.0+cu130, bf16, decode held out within 3.0%, prompts within 8.0%"
+    assert found.basis == "measured: calibration of 2026-11-22, torch 2.13.0+cu130, bf16, decode held out within 3.0 %, prompts within 8.0 %"
 
 
 def test_a_prompt_is_computed_at_the_measured_rates():
@@ -67,7 +67,7 @@ def test_a_lucky_check_promises_no_more_than_equal_cards_keep():
     assert found.decode.high == pytest.approx(found.decode.tokens_per_s * 1.05)
 
 
-@pytest.mark.parametrize(("error", "words"), [(0.21, "off by 21% on what it had not seen"), (None, "was not measured")])
+@pytest.mark.parametrize(("error", "words"), [(0.21, "off by 21 % on what it had not seen"), (None, "was not measured")])
 def test_an_error_above_a_fifth_keeps_the_fitted_constants_and_says_so(error: float | None, words: str):
     profile = held_out(error) if error else replace(a_profile(), held_out=())
     found, fitted = speed(profile), speed(None)
@@ -97,7 +97,7 @@ def test_without_graphs_servers_take_the_eager_layer():
     fitted = replace(a_profile().fitted, graph_layer_s=None, graph_token_s=None)
     without = replace(a_profile(), fitted=fitted)
     assert speed(without, "vllm").decode.tokens_per_s < speed(a_profile(), "vllm").decode.tokens_per_s
-    assert "held out within 3.0%" in speed(without, "vllm").basis
+    assert "held out within 3.0 %" in speed(without, "vllm").basis
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])

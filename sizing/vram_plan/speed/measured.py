@@ -76,14 +76,14 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     day = f"calibration of {profile.date[:10]}"
     decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
     if decode_error is None or decode_error > MOST_ERROR or fitted.decode_s(mode, dtype, 1.0, 1.0, 1) is None:
-        off = "what it had not seen was not measured" if decode_error is None else f"off by {decode_error:.0%} on what it had not seen"
+        off = "what it had not seen was not measured" if decode_error is None else f"off by {100 * decode_error:.0f} % on what it had not seen"
         return Measured(f"{fitted_basis}; the {day} is not used: {off}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
-    words = f"measured: {day}, {torch}{dtype}, decode held out within {decode_error:.1%}"
+    words = f"measured: {day}, {torch}{dtype}, decode held out within {100 * decode_error:.1f} %"
     prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= MOST_ERROR
     if work.engine != "transformers":
         return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
-    words += f", prompts within {prefill_error:.1%}" if prompts else f"; prompts: {fitted_basis}"
+    words += f", prompts within {100 * prefill_error:.1f} %" if prompts else f"; prompts: {fitted_basis}"
     return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
 
 
