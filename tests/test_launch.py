@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import vram_plan as vp
 from vram_plan.engines.ollama import tag_format
-from vram_plan.launch import _library
+from vram_plan.launching.ollama import _library
 
 FLAGS = {name: set(row["flags"].split()) for name, row in json.loads((Path(__file__).parent / "data" / "flags.json").read_text()).items()}
 HOSTILE = ["a; rm -rf ~", "$(id)", "`id`", "it's", 'a"b', "--help", "-rf", "x\ny", "🦙 y", "a\x00b", "../../x", "%s", "{x}"]

@@ -12,7 +12,7 @@ from .engines.weights import weights_of
 from .errors import UsageError
 from .hardware import Detection, Device, resolve, this_processor
 from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences
-from .launch import launch
+from .launching import launch
 from .models.loading import load
 from .models.model import Model
 from .request import make_work
