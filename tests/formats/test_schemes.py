@@ -122,6 +122,13 @@ def test_bitsandbytes_takes_towers_as_well() -> None:
     assert set(changed({"quant_method": "bitsandbytes", "load_in_8bit": True, "llm_int8_skip_modules": ["lm_head"]}).values()) == {"BNB8"}
 
 
+def test_bitsandbytes_by_name_leaves_stacks_of_experts() -> None:
+    """What transformers 5 makes of a 16-bit checkpoint; a checkpoint already packed says so itself (above)."""
+    tensors = (layer("ffn_up", 512, 256), layer("ffn_up_exps", 512, 256, experts=8))
+    for kind in ("NF4", "NF4DQ", "BNB8"):
+        assert [t.stored_as for t in apply_scheme(tensors, Scheme.plain(kind, kind))] == [kind, "BF16"]
+
+
 def test_mlx_takes_embedding_and_head_as_well() -> None:
     assert changed({"group_size": 64, "bits": 4}) == dict.fromkeys((*LINEAR, "token_embd", "output"), "MLX-4/64")
 

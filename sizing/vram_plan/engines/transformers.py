@@ -159,19 +159,17 @@ def _refusal(work: Work) -> str | None:
 
 @lru_cache(maxsize=256)
 def _loaded(model: Model, format: Any) -> _Loaded:
-    """A GGUF is unpacked to 16 bits; bitsandbytes packs plain linear layers only, not a stack of experts."""
+    """The weights as the format stores them; a GGUF is unpacked to 16 bits."""
     weights = weights_of(model, format)
     bits = format.stored_as if format.name in ("NF4", "NF4-DQ", "INT8") else ""
     unpacked = format.family == "gguf" and format.stored_as not in ("F16", "BF16", "F32")
-    stacked = bool(bits) and not any(kind in _facts()["single_experts"]["types"] for kind in _types(model))
     layers, before, after, largest, matrix = [0] * len(weights.layers), 0, 0, 0, 0
     for tensor in weights.tensors:
         if tensor.part == "mtp":
             continue
-        plain = unpacked or (stacked and tensor.experts)
-        size = storage_bytes("BF16" if plain else tensor.stored_as, tensor.shape)
+        size = storage_bytes("BF16" if unpacked else tensor.stored_as, tensor.shape)
         largest = max(largest, size)
-        if bits in ("NF4", "NF4DQ") and tensor.stored_as == bits and not plain:
+        if bits in ("NF4", "NF4DQ") and tensor.stored_as == bits:
             matrix = max(matrix, 2 * tensor.parameters)
         if tensor.part == "text" and tensor.layer is not None:
             layers[tensor.layer] += size
@@ -183,7 +181,7 @@ def _loaded(model: Model, format: Any) -> _Loaded:
     notes = []
     if unpacked:
         notes.append("transformers unpacks a GGUF to 16 bits when it loads it")
-    if stacked and any(tensor.experts for tensor in weights.tensors):
+    if bits and any(tensor.experts and tensor.stored_as != bits for tensor in weights.tensors):
         notes.append("bitsandbytes packs no stacks of experts: they stay in 16 bits (transformers 5)")
     bits_each = 8 * total / max(model.parameters.total, 1)
     why = weights_why(model, weights) if total == weights.total else f"{bits_each:.2f} bits a parameter as loaded"

@@ -29,7 +29,8 @@ class Scheme:
 
     `stored_as` is what linear layers get unless `skipped` names them; each of `groups` gives the modules it names a
     format of their own, the first that fits. `experts_only`: nothing but routed experts. `head`: embedding and head
-    too. `towers`: vision and audio too. `note` says what was not understood.
+    too. `towers`: vision and audio too. `stacks`: routed experts too, which are one parameter of all of them in transformers 5.
+    `note` says what was not understood.
     """
 
     name: str
@@ -39,13 +40,18 @@ class Scheme:
     experts_only: bool = False
     head: bool = False
     towers: bool = False
+    stacks: bool = True
     note: str = ""
 
     @classmethod
     def plain(cls, name: str, stored_as: str) -> Scheme:
-        """The scheme by name alone, as its tool applies it by default."""
+        """The scheme by name alone, as its tool applies it by default. bitsandbytes takes the place of `nn.Linear` only
+        (transformers 5.23.0, integrations/bitsandbytes.py), so stacks of experts stay as they were."""
         bitsandbytes = stored_as in ("NF4", "NF4DQ", "BNB8")
-        return cls(name, stored_as, head=stored_as.startswith("MLX"), towers=bitsandbytes, experts_only=stored_as == "MXFP4")
+        return cls(
+            name, stored_as, head=stored_as.startswith("MLX"), towers=bitsandbytes, experts_only=stored_as == "MXFP4",
+            stacks=not bitsandbytes,
+        )  # fmt: skip
 
 
 def apply_scheme(tensors: Sequence[Tensor], scheme: Scheme) -> tuple[Tensor, ...]:
@@ -60,7 +66,7 @@ def apply_scheme(tensors: Sequence[Tensor], scheme: Scheme) -> tuple[Tensor, ...
     found = []
     for tensor in tensors:
         kind = tensor.stored_as
-        if _may_change(tensor, scheme, head) and (tensor.experts or not experts_only):
+        if _may_change(tensor, scheme, head) and (scheme.stacks if tensor.experts else not experts_only):
             kind = _kind(tensor, scheme, tensor.layer in (dense if tensor.experts else recurrent)) if named else scheme.stored_as
         found.append(Tensor(tensor.role, tensor.layer, tensor.shape, tensor.experts, kind, tensor.part))
     return tuple(found)
