@@ -15,14 +15,14 @@ from typing import Any, Final
 from ..units import GIB, MIB
 from .values import HOST, Figure, Observation, Place, Rate, Seen
 
-__all__ = ["LlamaLog", "Load", "place_of"]
+__all__ = ["LlamaLog", "Load", "file_type", "place_of"]
 
 _MAX_LOADS: Final = 1000
 _MAX_BUFFERS: Final = 10_000
 _STEP: Final = 0.005 * MIB
 
-_BUFFER: Final = re.compile(r"(?:(\w+): +)?([A-Za-z]\w*) +(?:(model|KV|RS|compute|output) )?buffer size = +([\d.]{1,16}) MiB")
-_SELF: Final = re.compile(r"KV self size += +([\d.]{1,16}) MiB")
+_BUFFER: Final = re.compile(r"(?:(\w+): +)?([A-Za-z]\w*) +(?:(model|KV|RS|compute|output) )?buffer size = +(\d{1,12}(?:\.\d{1,6})?) MiB")
+_SELF: Final = re.compile(r"KV self size += +(\d{1,12}(?:\.\d{1,6})?) MiB")
 _CACHE: Final = re.compile(r"K \((\w+)\): +[\d.]+ MiB, V \((\w+)\): +[\d.]+ MiB")
 _FIELD: Final = re.compile(
     r"(?:llama_context|llama_new_context_with_model|llama_init_from_model): (n_seq_max|n_ctx|n_ctx_seq|n_ctx_per_seq|n_batch|n_ubatch|"
@@ -40,10 +40,10 @@ _BREAKDOWN: Final = re.compile(
     r"memory_breakdown_print: \| +- [A-Za-z]+(\d{1,3}) \(.{1,120}?\) *\|"
     r" *\d+ = *\d+ \+ \( *\d+ = *\d+ \+ *\d+ \+ *\d+\) \+ *(-?\d{1,12}) \|"
 )
-_TOWER: Final = re.compile(r"load_hparams: model size: +([\d.]{1,16}) MiB")
+_TOWER: Final = re.compile(r"load_hparams: model size: +(\d{1,12}(?:\.\d{1,6})?) MiB")
 _TOWER_DEVICE: Final = re.compile(r"clip_ctx: CLIP using (\w+) backend")
 _TIMED: Final = re.compile(
-    r"(prompt eval|eval) time = +([\d.]{1,16}) ms / +(\d{1,9}) (?:tokens|runs) .*?([\d.]{1,16}) tokens per second", re.IGNORECASE
+    r"(prompt eval|eval) time = +[\d.]{1,16} ms / +(\d{1,9}) (?:tokens|runs) .*?(\d{1,12}(?:\.\d{1,6})?) tokens per second", re.IGNORECASE
 )
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
@@ -224,7 +224,7 @@ class LlamaLog:
 
     def _timed(self, match: re.Match[str], line: str) -> None:
         """A request's two lines: its prompt, then its answer."""
-        tokens, rate = int(match[3]), float(match[4])
+        tokens, rate = int(match[2]), float(match[3])
         if match[1].lower() == "prompt eval":
             self._prompt = (tokens, rate)
         elif self._prompt and len(self._load.rates) < _MAX_LOADS:
@@ -259,7 +259,7 @@ class LlamaLog:
             found.append(Seen("backend", backend, line))
         if load.offloaded and load.offloaded[0] < load.offloaded[1] and backend != "cpu":
             found.append(Seen("n_gpu_layers", load.offloaded[0], load.offloaded[2]))
-        if kind := _file_type(load.facts):
+        if kind := file_type(load.facts.get("file type") or load.facts.get("model ftype") or ""):
             found.append(Seen("quant", kind, f"file type = {load.facts.get('file type') or load.facts.get('model ftype')}"))
         if any(what == "weights" for what, *_ in load.tower):
             found.append(Seen("mmproj", True, load.tower[0][3]))
@@ -269,10 +269,7 @@ class LlamaLog:
 
 
 def _mib(text: str) -> float:
-    try:
-        return float(text) * MIB
-    except ValueError:
-        return 0.0
+    return float(text) * MIB
 
 
 def _is_model(load: Load, layers: int | None, hidden_size: int | None) -> bool:
@@ -337,12 +334,12 @@ def _context_settings(c: _Context) -> list[Seen]:
 _FILE_TYPES: Final = {"small": "_S", "medium": "_M", "large": "_L"}
 
 
-def _file_type(facts: dict[str, str]) -> str | None:
+def file_type(text: str) -> str | None:
     """`Q4_K - Medium` → Q4_K_M; None for what names no mix."""
-    text = (facts.get("file type") or facts.get("model ftype") or "").removesuffix(" (guessed)").strip()
+    text = text.removesuffix(" (guessed)").strip()
     kind, _, size = text.partition(" - ")
     kind = {"all F32": "F32", "MXFP4 MoE": "MXFP4_MOE"}.get(kind, kind)
-    ending = _FILE_TYPES.get(size.split()[0].lower(), "") if size else ""
+    ending = _FILE_TYPES.get(size.strip().partition(" ")[0].lower(), "")
     return kind + ending if re.fullmatch(r"(?:I?Q|TQ|F|BF|MXFP|NVFP)\w{1,12}", kind + ending) else None
 
 

@@ -16,7 +16,7 @@ from .values import Figure, Observation, Place, Seen
 
 __all__ = ["OllamaLog"]
 
-_SIZE: Final = r"\"?([\d.]{1,12}) ([KMGT]i?B|B)\"?"
+_SIZE: Final = r"\"?(\d{1,12}(?:\.\d{1,6})?) ([KMGT]i?B|B)\"?"
 _SUMS: Final = re.compile(rf"msg=\"(model weights|kv cache|compute graph)\" device=(\w+) size={_SIZE}")
 _ESTIMATE: Final = re.compile(rf"memory\.(required\.full|required\.kv|weights\.total|graph\.full)={_SIZE}")
 _VERSION: Final = re.compile(r"\(version (\d+\.\d+\.\d+[\w.-]{0,20})\)")
@@ -105,10 +105,7 @@ class OllamaLog(LlamaLog):
 def _bytes(number: str, unit: str) -> tuple[float, float]:
     scale = _UNITS[unit]
     digits = len(number.partition(".")[2])
-    try:
-        return float(number) * scale, 0.5 * 10.0**-digits * scale
-    except ValueError:
-        return 0.0, 0.0
+    return float(number) * scale, 0.5 * 10.0**-digits * scale
 
 
 def _request_settings(text: str, line: str) -> list[Seen]:

@@ -39,7 +39,7 @@ def compared(
 
 def aligned(plan: Plan, seen: Observation) -> tuple[Line, ...]:
     """Every term of the plan and every figure of the engine, side by side."""
-    if seen.engine in ("vllm", "sglang"):
+    if seen.engine in ("vllm", "sglang") and not any(figure.name == "held" for figure in seen.figures):
         return tuple(_pool_lines(plan, seen))
     return (*_buffer_lines(plan, seen), *_file_lines(plan, seen))
 
@@ -53,10 +53,11 @@ def _buffer_lines(plan: Plan, seen: Observation) -> Iterable[Line]:
     on_gpu = any(isinstance(figure.place, int) for figure in figures)
     if not on_gpu:
         places = []  # nothing of it is on a GPU: the host decides
+    told = {figure.name for figure in figures}
     for place in places:
-        yield from _place_lines(plan, seen, figures, place, _terms_at(plan, place), counts=True)
+        yield from _place_lines(plan, seen, figures, place, _terms_at(plan, place, told), counts=True)
     if any(figure.place == HOST for figure in figures):
-        yield from _place_lines(plan, seen, figures, HOST, _terms_at(plan, HOST), counts=not on_gpu)
+        yield from _place_lines(plan, seen, figures, HOST, _terms_at(plan, HOST, told), counts=not on_gpu)
     whole = [figure for figure in figures if figure.place is None and figure.name != "file_bytes"]
     for figure in whole:
         predicted = _summed(plan, figure.name)
@@ -75,11 +76,13 @@ def _joined(plan: Plan, seen: Observation) -> list[Figure]:
     return list(found.values())
 
 
-def _terms_at(plan: Plan, place: Place) -> dict[str, int]:
+def _terms_at(plan: Plan, place: Place, told: Iterable[str] = ()) -> dict[str, int]:
+    """The terms of a place by name, joined as the engine tells them: a context is cache and states, what is held is everything."""
     terms: tuple[Term, ...] = plan.host.terms if place == HOST else plan.devices[place].terms if isinstance(place, int) else ()
     sums: dict[str, int] = {}
     for term in terms:
-        sums[term.name] = sums.get(term.name, 0) + term.bytes
+        name = "held" if "held" in told else "context" if "context" in told and term.name in ("kv_cache", "state") else term.name
+        sums[name] = sums.get(name, 0) + term.bytes
     return sums
 
 
@@ -87,8 +90,9 @@ def _summed(plan: Plan, name: str) -> float | None:
     """A term over all GPUs and the host; `total` all GPUs hold."""
     if name == "total":
         return float(sum(term.bytes for device in plan.devices for term in device.terms))
-    if name == "buffers":
-        return float(sum(term.bytes for device in plan.devices for term in device.terms if term.group != "runtime"))
+    if name in ("buffers", "buffers_and_ram"):
+        held = sum(term.bytes for device in plan.devices for term in device.terms if term.group != "runtime")
+        return float(held + (plan.host.used if name == "buffers_and_ram" else 0))
     found = [terms[name] for place in (*range(len(plan.devices)), HOST) if name in (terms := _terms_at(plan, place))]
     return float(sum(found)) if found else None
 
@@ -111,15 +115,11 @@ def _place_lines(
 
 
 def _file_lines(plan: Plan, seen: Observation) -> Iterable[Line]:
-    for name, unit, predicted in (
-        ("file_bytes", "bytes", plan.engine.get("file_bytes")),
-        ("parameters", "parameters", plan.model.parameters.total),
-        ("buffers", "bytes", _summed(plan, "buffers")),
-    ):
-        if name != "buffers" and (figure := seen.figure(name)) is not None:
-            line = reason(plan, seen, name, predicted, figure.value)
-            only = not any(f.name in ("weights", "total", "buffers") for f in seen.figures)
-            yield compared(name, None, "bytes" if unit == "bytes" else "parameters", predicted, figure, only, line)
+    """What identifies the file; it counts where nothing of the memory is told."""
+    alone = not any(figure.unit == "bytes" and figure.name != "file_bytes" for figure in seen.figures)
+    for name, predicted in (("file_bytes", plan.engine.get("file_bytes")), ("parameters", plan.model.parameters.total)):
+        if figure := seen.figure(name):
+            yield compared(name, None, figure.unit, predicted, figure, alone, reason(plan, seen, name, predicted, figure.value))
 
 
 # --- vLLM and SGLang: ranks and the pool ----------------------------------------------------------------------------------
@@ -156,4 +156,5 @@ def _engine_lines(plan: Plan, seen: Observation) -> Iterable[Line]:
         value: Any = plan.engine.get(name) if plan.devices[0].usable else None
         predicted = float(value) if value is not None else None
         why = reason(plan, seen, name, predicted, figure.value)
-        yield compared(name, None, _UNITS.get(name, "bytes"), predicted, figure, counts, why)
+        alone = name == "num_blocks" and seen.figure("kv_tokens") is None
+        yield compared(name, None, _UNITS.get(name, "bytes"), predicted, figure, counts or alone, why)

@@ -1,11 +1,62 @@
-"""What a running engine measured, kept in the profile of the device it ran on."""
+"""What a running engine measured, kept in the profile of the device it ran on: later plans there start from it."""
 
 from __future__ import annotations
 
-from .values import Observation, Reconciliation
+from dataclasses import replace
 
-__all__ = ["saved"]
+from ..errors import UsageError
+from ..hardware import Detection, Device, local_devices
+from ..hardware.profile_store import record_engine
+from ..hardware.profiles import EngineScale
+from ..units import format_gib
+from .values import Line, Observation, Reconciliation
+
+__all__ = ["plain_devices", "saved"]
 
 
-def saved(found: Reconciliation, seen: Observation) -> str:
-    raise NotImplementedError
+def plain_devices(machine: Detection) -> Detection:
+    """The machine as the catalogue alone has it: what was saved before must not scale what is saved now."""
+    return replace(machine, devices=tuple(replace(device, profile=None) for device in machine.devices))
+
+
+def saved(found: Reconciliation, seen: Observation, machine: Detection) -> str:
+    """Record the rates and the runtime share. Raises UsageError where nothing of that kind was measured, or not on this machine."""
+    here = local_devices().devices
+    if not machine.devices or [d.name for d in here[: len(machine.devices)]] != [d.name for d in machine.devices]:
+        raise UsageError("only what ran on a GPU of this machine can be saved", "run it there, without --gpu")
+    device = here[0]
+    runtime = _runtime(found, device)
+    scale = EngineScale(_scale(found.lines, "decode"), _scale(found.lines, "prefill"), runtime, 1, seen.version)
+    if scale.decode_scale is None and scale.prefill_scale is None and runtime is None:
+        raise UsageError("nothing was measured that could be saved", "add --measure, or take --against nvml for the runtime's share")
+    path = record_engine(device, seen.engine, scale)
+    return f"{_words(scale)} in {path.name}"
+
+
+def _scale(lines: tuple[Line, ...], name: str) -> float | None:
+    line = next((line for line in lines if line.name == name and line.actual and line.predicted), None)
+    return line.actual / line.predicted if line and line.actual and line.predicted else None
+
+
+def _runtime(found: Reconciliation, device: Device) -> int | None:
+    """What is held beyond the buffers: told by the log at its end, or the process's whole less what the plan has for the rest."""
+    for line in found.lines:
+        if line.place != 0 or line.actual is None:
+            continue
+        if line.name == "runtime":
+            return _possible(line.actual, device)
+        if line.name == "held":
+            buffers = sum(term.bytes for term in found.plan.devices[0].terms if term.group != "runtime")
+            return _possible(line.actual - buffers, device)
+    return None
+
+
+def _possible(size: float, device: Device) -> int | None:
+    return int(size) if 0 < size < device.total / 4 else None
+
+
+def _words(scale: EngineScale) -> str:
+    scales = (("decode", scale.decode_scale), ("prefill", scale.prefill_scale))
+    parts = [f"{name} × {value:.2f}" for name, value in scales if value]
+    parts += [f"runtime {format_gib(scale.runtime_bytes)}"] if scale.runtime_bytes else []
+    return ", ".join(parts)

@@ -94,7 +94,7 @@ def gpus_text(names: tuple[str, ...]) -> str:
 
 def command_line(model: Model, request: Mapping[str, Any], settings: tuple[Setting, ...], gpus: str | None) -> str:
     """The `vram-plan` line that plans with the engine's settings, also where the user asked for something else."""
-    fixed = dict(request)
+    fixed = {name: value for name, value in request.items() if name != "gpus"}
     options = dict(fixed.pop("options", {}) or {})
     for setting in settings:
         if not setting.taken:

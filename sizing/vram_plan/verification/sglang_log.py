@@ -14,7 +14,7 @@ from .values import Figure, Observation, Place, Seen
 
 __all__ = ["SglangLog"]
 
-_N: Final = r"(-?[\d.]{1,16})"
+_N: Final = r"(-?\d{1,12}(?:\.\d{1,6})?)"
 _BEGIN: Final = re.compile(rf"Load weight begin\. avail mem={_N} GB")
 _END: Final = re.compile(rf"Load weight end\..*?avail mem={_N} GB(?:, mem usage={_N} GB)?")
 _KV: Final = re.compile(rf"KV Cache is allocated\.(?:.*?#tokens: ([\d,]{{1,16}}),?)? (?:K size: {_N} GB, V size: {_N} GB|KV size: {_N} GB)")

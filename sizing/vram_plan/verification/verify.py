@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,8 +14,10 @@ from ..planner import plan as make_plan
 from ..results import Plan, SpeedEstimate
 from ..units import GIB
 from .reconcile import aligned, compared
+from .saving import plain_devices, saved
 from .settings import command_line, gpus_text, merged
-from .values import Figure, Line, Observation, Rate, Reconciliation
+from .sources import observe
+from .values import Figure, Line, Observation, Rate, Reconciliation, Setting
 
 __all__ = ["reconciled", "verify"]
 
@@ -47,53 +50,41 @@ def verify(
     Raises UsageError, ModelError, FormatError (a log or reply that is not understood), HardwareError, EngineError (no answer).
     """
     if isinstance(model, Plan):
-        if request:
-            raise UsageError("a finished plan is compared as it is", f"give the model's name to plan with {', '.join(sorted(request))}")
-        seen = _observe(against, model, None, timeout_s, api_key, measure)
-        return _result(model, seen, None, {}, (), None)
+        if request or save:
+            raise UsageError("a finished plan is compared as it is", "give the model to plan with other settings, or to save")
+        m = model.model
+        seen = observe(
+            against, (m.layers, m.hidden_size), (m.name,), model=None, request={"engine": model.request.engine}, timeout_s=timeout_s,
+            api_key=api_key, measure=measure,
+        )  # fmt: skip
+        return _result(model, seen, (), "", ())
     loaded = load(model, offline=offline) if isinstance(model, str) else model
-    seen = _observe(against, None, loaded, timeout_s, api_key, measure, request)
-    found = reconciled(loaded, seen, request)
-    if not save:
-        return found
-    from .saving import saved
-
-    return replace(found, saved=saved(found, seen))
-
-
-def reconciled(model: Model, seen: Observation, request: dict[str, Any]) -> Reconciliation:
-    """What was seen held against the plan of a model with these settings."""
-    merged_request, settings = merged(model, request, seen)
+    a, names = loaded.architecture, (loaded.reference, loaded.name, loaded.ollama_tag or "")
+    seen = observe(
+        against, (a.layers, a.hidden_size), names, model=loaded, request=request, timeout_s=timeout_s, api_key=api_key, measure=measure
+    )
     machine, gpus = _machine(request.get("gpus"), seen)
-    merged_request.pop("gpus", None)
-    plan = make_plan(model, gpus=machine, **merged_request)
-    command = command_line(model, merged_request, settings, gpus)
-    return _result(plan, seen, model, {**merged_request, "gpus": machine}, settings, command)
+    found = reconciled(loaded, seen, request, plain_devices(machine) if save else machine, gpus)
+    return replace(found, saved=saved(found, seen, machine)) if save else found
 
 
-def _observe(
-    against: str,
-    plan: Plan | None,
-    model: Model | None,
-    timeout_s: float,
-    api_key: str | None,
-    measure: bool,
-    request: dict[str, Any] | None = None,
-) -> Observation:
-    from .sources import observe
-
-    shape = (plan.model.layers, plan.model.hidden_size) if plan else (0, 0)
-    if model is not None:
-        shape = (model.architecture.layers, model.architecture.hidden_size)
-    return observe(against, shape, model=model, request=request or {}, timeout_s=timeout_s, api_key=api_key, measure=measure)
+def reconciled(model: Model, seen: Observation, request: Mapping[str, Any], machine: Detection, gpus: str | None = None) -> Reconciliation:
+    """What was seen held against the plan of a model on a machine, with the settings seen; `gpus` is how `--gpu` names the machine."""
+    taken, settings = merged(model, request, seen)
+    taken = {**{name: value for name, value in taken.items() if name != "gpus"}, "gpus": machine}
+    plan = make_plan(model, **taken)
+    lines = (*_given_memory(model, taken, seen), *_rate_lines(model, taken, seen))
+    return _result(plan, seen, settings, command_line(model, taken, settings, gpus), lines)
 
 
 def _machine(asked: Any, seen: Observation) -> tuple[Detection, str | None]:
     """The GPUs to plan for, and how `--gpu` names them: those asked for, those the engine names, or this machine's."""
     if asked is not None:
-        if isinstance(asked, Detection):
-            return asked, None if asked.local else gpus_text(tuple(device.name for device in asked.devices))
-        return (resolve(asked), asked) if isinstance(asked, str) else (Detection(tuple(asked)), None)
+        if isinstance(asked, str):
+            machine = resolve(asked)
+            return (_unused(machine), None) if machine.local else (machine, asked)
+        machine = asked if isinstance(asked, Detection) else Detection(tuple(asked))
+        return machine, None if machine.local else gpus_text(tuple(device.name for device in machine.devices))
     if any(item.name == "backend" and item.value == "cpu" for item in seen.settings):
         return Detection(), None
     if seen.gpus:
@@ -102,24 +93,25 @@ def _machine(asked: Any, seen: Observation) -> tuple[Detection, str | None]:
             return resolve(text), text
         except VramPlanError as error:
             return Detection(notes=(f"the GPU the engine names is not in the catalogue: {error.message}",)), None
-    return local_devices(), None
+    return _unused(local_devices()), None
+
+
+def _unused(machine: Detection) -> Detection:
+    """This machine as before the engine was started: it is the one that holds the memory."""
+    return replace(machine, devices=tuple(replace(device, free=None, used_by_others=0) for device in machine.devices))
 
 
 # --- the result -----------------------------------------------------------------------------------------------------------
 
 
-def _result(
-    plan: Plan, seen: Observation, model: Model | None, request: dict[str, Any], settings: tuple[Any, ...], command: str | None
-) -> Reconciliation:
-    lines = aligned(plan, seen)
-    if model is not None:
-        lines = (*lines, *_given_memory(model, request, seen), *_rate_lines(model, request, seen))
+def _result(plan: Plan, seen: Observation, settings: tuple[Setting, ...], command: str, more: tuple[Line, ...]) -> Reconciliation:
+    lines = (*aligned(plan, seen), *more)
     notes = (*_mismatch(plan, seen), *_contradictions(settings), *seen.notes)
     counted = [line for line in lines if line.counts and line.error is not None]
     worst = max(counted, key=lambda line: abs(line.error or 0), default=None)
     return Reconciliation(
         source=seen.source, engine=seen.engine, engine_version=seen.version, model=plan.model.name, lines=lines, settings=settings,
-        command=command or "", launch=plan.launch, notes=tuple(dict.fromkeys(notes)), plan=plan,
+        command=command, launch=plan.launch, notes=tuple(dict.fromkeys(notes)), plan=plan,
         worst=worst,
     )  # fmt: skip
 
@@ -137,15 +129,16 @@ def _mismatch(plan: Plan, seen: Observation) -> list[str]:
     return [f"this looks like another model{f' ({named})' if named else ''}: {', '.join(found)}"] if found else []
 
 
-def _contradictions(settings: tuple[Any, ...]) -> list[str]:
+def _contradictions(settings: tuple[Setting, ...]) -> list[str]:
     return [f"{s.name}: {s.asked} was asked for, the engine runs with {s.engine}" for s in settings if not s.taken]
 
 
 def _given_memory(model: Model, request: dict[str, Any], seen: Observation) -> list[Line]:
     """The tokens that the memory the engine says it has for its cache should hold: right whatever else was off."""
-    memory = min((f for f in seen.figures if f.name == "available_kv"), key=lambda f: f.value, default=None)
+    told = {"vllm": "available_kv", "sglang": "kv_cache"}.get(seen.engine)
+    memory = min((f for f in seen.figures if f.name == told), key=lambda f: f.value, default=None)
     tokens = seen.figure("kv_tokens")
-    if seen.engine != "vllm" or memory is None or tokens is None or memory.value <= 0:
+    if memory is None or tokens is None or memory.value <= 0 or (seen.engine == "sglang" and model.state_bytes):
         return []
     machine: Detection = request["gpus"]
     devices = machine.devices or tuple(Device("GPU", i, 80 * GIB, 80 * GIB, None) for i in range(_ranks(request)))

@@ -14,7 +14,7 @@ from .values import Figure, Observation, Place, Seen, Unit
 
 __all__ = ["VllmLog"]
 
-_N: Final = r"(-?[\d,]{1,20}(?:\.\d{1,8})?)"
+_N: Final = r"(-?\d[\d,]{0,20}(?:\.\d{1,8})?)"
 #: A line's words → the figure's name, its unit, and what the number is multiplied with.
 _FIGURES: Final[tuple[tuple[re.Pattern[str], str, Unit, float], ...]] = (
     (re.compile(rf"(?:Model loading|Loading model weights) took {_N} Gi?B"), "weights", "bytes", GIB),
@@ -196,7 +196,7 @@ def _value(text: str) -> Any:
 
 
 def _number(text: str) -> float:
-    return float(text.replace(",", "") or 0)
+    return float(text.replace(",", ""))
 
 
 def _step(text: str) -> float:

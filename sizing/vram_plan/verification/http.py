@@ -1,0 +1,196 @@
+"""Asking a server on this machine, or one that was named: no redirects, no proxies, bounded replies, one deadline for all of it.
+
+Only the standard library: nothing of the user's network settings (proxies, .netrc, cookies) is sent anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from ..errors import EngineError, UsageError, VramPlanError
+from ..models.json_guard import load_json
+
+__all__ = ["MAX_REPLY", "Server", "server_at"]
+
+MAX_REPLY: Final = 16_000_000
+_CHUNK: Final = 1 << 16
+_MAX_LINE: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class Server:
+    """One server. `timeout_s` is for everything asked of it; `api_key` goes to it alone."""
+
+    scheme: str
+    host: str
+    port: int
+    base: str = ""
+    timeout_s: float = 30.0
+    api_key: str | None = field(default=None, repr=False)
+    _end: float = field(default=0.0, repr=False)
+
+    def __post_init__(self) -> None:
+        self._end = time.monotonic() + self.timeout_s
+
+    @property
+    def address(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}{self.base}"
+
+    def more_time(self, seconds: float) -> None:
+        """From here on at least so many seconds."""
+        self._end = max(self._end, time.monotonic() + seconds)
+
+    def ask(self, path: str, body: Any = None) -> tuple[int, bytes]:
+        """The status and the body of an answer. Raises EngineError where none comes, in time, in bounds and from that host."""
+        answer: tuple[int, bytes] = self._guarded(lambda: self._read(path, body))
+        return answer
+
+    def json(self, path: str, body: Any = None) -> Any | None:
+        """The JSON of an answer; None where the server knows no such page. Raises EngineError, FormatError."""
+        status, data = self.ask(path, body)
+        if status in (404, 405, 501):
+            return None
+        self._refuse(status, path, data)
+        return load_json(data, f"the answer of {self.address}{path}", MAX_REPLY)
+
+    def text(self, path: str) -> str | None:
+        status, data = self.ask(path)
+        return data.decode("utf-8", "replace") if status == 200 else None
+
+    def events(self, path: str, body: Any) -> list[tuple[float, bytes]]:
+        """The lines of a streamed answer, each with the second it came after the request was sent."""
+        lines: list[tuple[float, bytes]] = self._guarded(lambda: self._stream(path, body))
+        return lines
+
+    # one request
+
+    def _left(self) -> float:
+        left = self._end - time.monotonic()
+        if left <= 0:
+            raise EngineError(f"{self.address} was too slow: no full answer within {self.timeout_s:g} s", "give it longer with --timeout")
+        return left
+
+    def _guarded(self, work: Any) -> Any:
+        """`work()`, given up when the time is over even where no timeout reaches (a name look-up, headers that drip)."""
+        found: list[Any] = []
+        failed: list[BaseException] = []
+
+        def run() -> None:
+            try:
+                found.append(work())
+            except BaseException as error:  # handed to the caller's thread
+                failed.append(error)
+
+        thread = threading.Thread(target=run, daemon=True, name="vram-plan-verify")
+        thread.start()
+        while thread.is_alive():
+            thread.join(min(self._left(), 0.5))
+        if failed:
+            raise failed[0] if isinstance(failed[0], VramPlanError) else self._failure(failed[0])
+        return found[0]
+
+    def _failure(self, error: BaseException) -> BaseException:
+        if isinstance(error, (OSError, HTTPException, ValueError)):
+            why = "connection refused" if isinstance(error, ConnectionRefusedError) else _words(error)
+            return EngineError(f"nothing that can be read answers at {self.address}: {why}", "is the server running, and is this its port?")
+        return error
+
+    def _open(self, path: str, body: Any) -> tuple[HTTPConnection, HTTPResponse]:
+        kind = HTTPSConnection if self.scheme == "https" else HTTPConnection
+        connection = kind(self.host, self.port, timeout=self._left())
+        headers = {"accept": "application/json, text/plain", "user-agent": "vram-plan", "connection": "close"}
+        if self.api_key:
+            headers["authorization"] = f"Bearer {self.api_key}"
+        data = None
+        if body is not None:
+            data, headers["content-type"] = json.dumps(body).encode(), "application/json"
+        connection.request("GET" if body is None else "POST", self.base + path, body=data, headers=headers)
+        reply = connection.getresponse()
+        if 300 <= reply.status < 400:
+            target = (reply.headers.get("location") or "")[:120]
+            connection.close()
+            raise EngineError(f"{self.address} redirects to {target!a}, which is not followed", "give that address if it is meant")
+        return connection, reply
+
+    def _read(self, path: str, body: Any) -> tuple[int, bytes]:
+        connection, reply = self._open(path, body)
+        try:
+            data = bytearray()
+            while chunk := self._chunk(connection, reply):
+                data += chunk
+                if len(data) > MAX_REPLY:
+                    raise EngineError(f"the answer of {self.address}{path} is over {MAX_REPLY:,} bytes", "is it the engine's server?")
+            return reply.status, bytes(data)
+        finally:
+            connection.close()
+
+    def _chunk(self, connection: HTTPConnection, reply: HTTPResponse) -> bytes:
+        if connection.sock is not None:
+            connection.sock.settimeout(self._left())
+        self._left()
+        return reply.read1(_CHUNK)
+
+    def _stream(self, path: str, body: Any) -> list[tuple[float, bytes]]:
+        started = time.monotonic()
+        connection, reply = self._open(path, body)
+        try:
+            if reply.status != 200:
+                self._refuse(reply.status, path, reply.read(4096))
+            return list(self._lines(connection, reply, path, started))
+        finally:
+            connection.close()
+
+    def _lines(self, connection: HTTPConnection, reply: HTTPResponse, path: str, started: float) -> Iterator[tuple[float, bytes]]:
+        rest, size = b"", 0
+        while chunk := self._chunk(connection, reply):
+            size += len(chunk)
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                yield time.monotonic() - started, line
+            if size > MAX_REPLY or len(rest) > _MAX_LINE:
+                raise EngineError(f"the answer of {self.address}{path} does not end", "is it the engine's server?")
+        if rest:
+            yield time.monotonic() - started, rest
+
+    def _refuse(self, status: int, path: str, data: bytes) -> None:
+        if status in (401, 403):
+            raise EngineError(f"{self.address}{path} asks for a key ({status})", "give it with --api-key or VRAM_PLAN_API_KEY")
+        if status == 503 and b"oading model" in data:
+            raise EngineError(f"{self.address} is still loading its model", "ask again when it is ready")
+        if status != 200:
+            said = " ".join(data[:200].decode("utf-8", "replace").split())
+            raise EngineError(f"{self.address}{path} answered {status}: {''.join(c if c.isprintable() else '?' for c in said)[:160]}")
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, (socket.timeout, TimeoutError)):
+        return "no answer in time"
+    text = str(getattr(error, "strerror", None) or error or type(error).__name__)
+    return "".join(c if c.isprintable() else "?" for c in text)[:120]
+
+
+def server_at(text: str, timeout_s: float, api_key: str | None = None) -> Server:
+    """The server an address names: `http://127.0.0.1:8080`, `localhost:8080`, `https://host/path`. Raises UsageError."""
+    address = text if "://" in text else f"http://{text}"
+    try:
+        parts = urlsplit(address)
+        port = parts.port
+    except ValueError:
+        parts, port = urlsplit(""), None
+    if parts.scheme not in ("http", "https") or not parts.hostname or any(ord(c) < 33 or ord(c) == 127 for c in address):
+        raise UsageError(f"{text[:80]!a} is no address of a server", "write it as http://127.0.0.1:8080")
+    if parts.username is not None or parts.password is not None:
+        raise UsageError("the address holds a user's name or password", "give a key with --api-key or VRAM_PLAN_API_KEY")
+    if api_key is not None and not (api_key.isascii() and api_key.isprintable()):
+        raise UsageError("the key holds characters that cannot be sent", "is it copied whole, without line ends?")
+    base = parts.path.rstrip("/").removesuffix("/v1").removesuffix("/api")
+    return Server(parts.scheme, parts.hostname, port or (443 if parts.scheme == "https" else 80), base, timeout_s, api_key)
