@@ -172,7 +172,7 @@ def print_chart(chart: Chart, out: Console, height: int = 14) -> None:
     left = max(len(label) for _, label in y_ticks) + 1
     width = max(min(out.width, _MOST_WIDE) - left - 2, 10)
     cells = _cells(chart, width, height, marks, lines)
-    rows = {min(max(height - 1 - round(value / y_high * height), 0), height - 1) if value else height: label for value, label in y_ticks}
+    rows = {_row(value, y_high, height): label for value, label in y_ticks if value}
     show(out, Text(f"{chart.title} ({chart.y.label})", style="bold"))
     body = [
         Text(f"{rows.get(y, ''):>{left}} {lines[4] if y in rows else lines[2]}").append(Text.assemble(*row)) for y, row in enumerate(cells)
@@ -184,9 +184,6 @@ def _cells(chart: Chart, width: int, height: int, marks: str, lines: str) -> _Ce
     """The plot's area, one character and style a cell, from the back to the front."""
     x_high, y_high = chart.highest
 
-    def row(value: float) -> int:
-        return height - 1 - min(int(value / y_high * height), height - 1)
-
     def column(value: float) -> int:
         return min(int(value / x_high * width), width - 1)
 
@@ -194,18 +191,23 @@ def _cells(chart: Chart, width: int, height: int, marks: str, lines: str) -> _Ce
     _draw_areas(chart, cells, marks)
     for mark in chart.marks:
         if mark.axis == "y" and mark.at <= y_high:
-            cells[row(mark.at)] = [(lines[0], "bold red")] * width
+            cells[_row(mark.at, y_high, height)] = [(lines[0], "bold red")] * width
         for y in range(height) if mark.axis == "x" and mark.at <= x_high else ():
             cells[y][column(mark.at)] = (lines[1], "bold")
     for n, series in enumerate(s for s in chart.series if s.kind == "line"):
         for x in range(width):
             value = value_at(series, (x + 0.5) / width * x_high)
             if value is not None and 0 <= value <= y_high:
-                cells[row(value)][x] = (lines[6], _STYLES[n % len(_STYLES)])
+                cells[_row(value, y_high, height)][x] = (lines[6], _STYLES[n % len(_STYLES)])
     for series in chart.series:
         for x_value, y_value in series.points if series.kind == "points" else ():
-            cells[row(max(y_value, 0.0))][column(x_value)] = (lines[5], "bold")
+            cells[_row(max(y_value, 0.0), y_high, height)][column(x_value)] = (lines[5], "bold")
     return cells
+
+
+def _row(value: float, high: float, height: int) -> int:
+    """The row a height is in, from the top."""
+    return height - 1 - min(int(value / high * height), height - 1)
 
 
 def _draw_areas(chart: Chart, cells: _Cells, marks: str) -> None:
