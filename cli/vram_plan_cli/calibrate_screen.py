@@ -171,16 +171,20 @@ def _engine_words(name: str, profile: Profile) -> str:
 
 def print_points(profile: Profile, out: Console) -> None:
     """Every point measured."""
-    table = _grid(("what", "model", "dtype", "mode", "tokens", "depth", "batch", "median", "p10–p90", "n"), 4)
+    table = _grid(("what", "model", "dtype", "mode", "tokens", "depth", "batch", "median", "p10, p90", "n"), 4)
     for p in profile.points:
-        spread = f"{_exact_seconds(p.p10_s)}–{_exact_seconds(p.p90_s)}"
         if p.what == "memory":
             expected = f"plan {_gib(p.expected_bytes)}" if p.expected_bytes is not None else ""
             table.add_row(p.what, p.shape, p.dtype, p.part, "", "", "", _gib(p.bytes), expected, "")
         else:
             counts = (f"{p.tokens:,}", f"{p.depth:,}", f"{p.batch:,}")
-            table.add_row(p.what, p.shape, p.dtype, p.mode or "", *counts, _exact_seconds(p.median_s), spread, str(p.n))
+            table.add_row(p.what, p.shape, p.dtype, p.mode or "", *counts, _exact_seconds(p.median_s), _spread(p), str(p.n))
     show(out, table)
+
+
+def _spread(p: Point) -> str:
+    """The 10th and 90th percentile beside the median: `-2, +3 %`."""
+    return f"{100 * (p.p10_s / p.median_s - 1):+.0f}, {100 * (p.p90_s / p.median_s - 1):+.0f} %" if p.median_s else ""
 
 
 # --- the plot ---------------------------------------------------------------------------------------------------------

@@ -245,10 +245,19 @@ def speed_lines(plan: Plan) -> list[tuple[str, str]]:
     together = " for all sequences together" if plan.request.sequences > 1 else ""
     decode, prefill = speed.decode, speed.prefill
     quickest, slowest = (f"{_short_number(plan.request.prompt / rate)}" for rate in (prefill.high, prefill.low))
-    return [
+    rows = [
         ("speed", f"{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
         ("first token", f"after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
     ]
+    return rows + [(label, text) for label, text in (_measured(speed.basis),) if text]
+
+
+def _measured(basis: str) -> tuple[str, str]:
+    """What of the speed was measured on this device, or why its calibration is left aside; nothing for the fitted constants alone."""
+    if basis.startswith("measured: "):
+        return "measured", basis.removeprefix("measured: ")
+    aside = basis.partition("; the calibration")[2]
+    return "note", f"the calibration{aside}" if aside else ""
 
 
 def _short_number(value: float) -> str:
