@@ -27,20 +27,26 @@ def save(chart: Chart, path: str) -> None:
 
 def write_file(path: str, content: bytes) -> None:
     """The whole file or none: written beside its place and moved there. Raises UsageError."""
-    place = Path(path)
     try:
-        handle, name = tempfile.mkstemp(dir=place.parent, prefix=".vram-plan-")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(name).chmod(0o666 & ~_umask())
-            Path(name).replace(place)
-        except OSError:
-            Path(name).unlink(missing_ok=True)
-            raise
+        place = Path(path).resolve()
+        if place.exists() and not place.is_file():
+            raise ValueError("it is no file")
+        _moved_into(place, content)
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         raise UsageError(f"{path[:80]!r} could not be written: {why}", "name a file in a folder that exists and may be written") from None
+
+
+def _moved_into(place: Path, content: bytes) -> None:
+    handle, name = tempfile.mkstemp(dir=place.parent, prefix=".vram-plan-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(name).chmod(0o666 & ~_umask())
+        Path(name).replace(place)
+    except OSError:
+        Path(name).unlink(missing_ok=True)
+        raise
 
 
 def _umask() -> int:

@@ -39,17 +39,20 @@ _CONTEXTS: Final = 9
 
 def write_report(path: str, html: str, force: bool) -> None:
     """The page as a file, whole or not at all. Raises UsageError where something else is there already."""
-    place = Path(path)
-    if place.exists() and not force and not _is_ours(place):
+    if not force and _is_anothers(path):
         raise vp.UsageError(f"{path[:80]!r} is there already and is no report", "name another file, or write over it with --force")
     write_file(path, html.encode())
 
 
-def _is_ours(place: Path) -> bool:
+def _is_anothers(path: str) -> bool:
+    """True for a file that is there and is no report of ours."""
     try:
+        place = Path(path)
+        if not place.is_file():
+            return False
         with place.open("rb") as file:
-            return f'<meta name="generator" content="{GENERATOR}">'.encode() in file.read(1000)
-    except OSError:
+            return f'<meta name="generator" content="{GENERATOR}">'.encode() not in file.read(1000)
+    except (OSError, ValueError):  # what cannot be looked at cannot be written either
         return False
 
 
