@@ -179,6 +179,15 @@ def test_another_card_of_the_name_is_said():
     assert notes == ("GPU 0: the profile was measured on another NVIDIA GeForce RTX 4090",)
 
 
+def test_torchs_name_and_the_catalogues_are_one():
+    profile = a_profile(uuid=None)
+    save_profile(replace(profile, device=replace(profile.device, kind="rocm", name="AMD Radeon RX 7900 XTX")))
+    card = replace(a_device(uuid="1f3c"), name="RX 7900 XTX", vendor="AMD")
+    (device,), notes = attach((card,))
+    assert device.profile is not None
+    assert notes == ("GPU 0: the profile was measured on another RX 7900 XTX", *notes[1:])
+
+
 @pytest.mark.parametrize("change", [{"name": "NVIDIA GeForce RTX 4090 Laptop GPU"}, {"kind": "cpu"}, {"total_bytes": 16 << 30}])
 def test_another_kind_of_device_is_not_taken(change: dict[str, object]):
     save_profile(replace(a_profile(), device=replace(a_profile().device, uuid=None, **change)))

@@ -34,6 +34,7 @@ OLD_DAYS: Final = 180
 #: Another card of the same name has the same memory, but for what the driver keeps.
 _SAME_MEMORY: Final = 0.05
 _SAME_POWER: Final = 0.05
+_MAKERS: Final = frozenset({"nvidia", "geforce", "amd", "radeon", "instinct", "apple", "intel"})
 _KINDS: Final[dict[str, Kind]] = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "mps", "CPU": "cpu"}
 
 
@@ -286,7 +287,7 @@ def attach(devices: tuple[Device, ...]) -> tuple[tuple[Device, ...], tuple[str, 
 def _profile_of(device: Device, files: list[Path], notes: list[str]) -> Profile | None:
     """The device's own file; else the newest of a device of the same kind, name and memory."""
     own = file_of(profiled(device))
-    same_name = [path for path in files if path.stem.rpartition("-")[0] == _slug(device.name)]
+    same_name = [path for path in files if _words(path.stem.rpartition("-")[0]) == _words(device.name)]
     candidates = []
     for path in sorted(same_name, key=lambda path: path.stem != own):
         stored = _stored(path)
@@ -304,7 +305,13 @@ def _profile_of(device: Device, files: list[Path], notes: list[str]) -> Profile 
 
 
 def _alike(known: ProfiledDevice, device: Device) -> bool:
-    return (known.kind, known.name) == (kind_of(device), device.name) and abs(known.total_bytes / device.total - 1) < _SAME_MEMORY
+    same = known.kind == kind_of(device) and _words(known.name) == _words(device.name)
+    return same and abs(known.total_bytes / device.total - 1) < _SAME_MEMORY
+
+
+def _words(name: str) -> list[str]:
+    """A name's telling words: torch and the catalogue do not name makers and lines alike."""
+    return [word for word in _slug(name).split("-") if word not in _MAKERS]
 
 
 def _doubts(profile: Profile, device: Device) -> list[str]:

@@ -59,8 +59,9 @@ class Point:
     """One thing measured: the median of `n` times with their 10th and 90th percentile.
 
     `shape` names the model (or the buffer); `tokens` are new ones of each of `batch` sequences after `depth` others. `bytes` are the
-    weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic of the matrices, `attention_flops` that of attention. A `memory` point has no times: `bytes` is what
-    was held, `expected_bytes` what the plan says, and `part` of what (weights, kv_cache, activations, allocator, runtime, total).
+    weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic of the matrices, `attention_flops` of attention.
+    A `memory` point has no times: `bytes` is what was held, `expected_bytes` what the plan says, and `part` of what (weights,
+    kv_cache, activations, allocator, runtime, total).
     """
 
     what: What
