@@ -1,7 +1,7 @@
 # The one task file. PYTHON is any interpreter that has the project with its test and dev extras.
 PYTHON ?= python
 
-.PHONY: check test lint types docs docs-check site accuracy bench slow slow-vllm
+.PHONY: check test lint types docs docs-check site accuracy bench slow slow-vllm browser
 
 check: lint types test docs-check
 
@@ -10,11 +10,15 @@ test:
 
 # a real llama.cpp: pip install -r tests/requirements-engines.txt
 slow:
-	$(PYTHON) -m pytest -m slow --ignore tests/engines/test_vllm_real.py
+	$(PYTHON) -m pytest -m slow --ignore tests/engines/test_vllm_real.py --ignore tests/browser
 
 # vLLM's own code, 3 to 4 GB in an environment of its own: pip install -r tests/requirements-vllm.txt
 slow-vllm:
 	$(PYTHON) -m pytest -m slow -rs tests/engines/test_vllm_real.py
+
+# the report in headless Chromium; VRAM_PLAN_SHOTS=FOLDER keeps the screenshots
+browser:
+	$(PYTHON) -m pytest -m slow -rs tests/browser
 
 lint:
 	$(PYTHON) -m ruff check .

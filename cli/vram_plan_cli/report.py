@@ -93,7 +93,7 @@ def _section(title: str, *children: Html) -> Html:
 
 def _both(drawn: Chart | Bars) -> list[Html]:
     """A drawing twice, for a wide and for a narrow screen: letters keep their size."""
-    sizes = ((720, "wide-only"), (360, "narrow-only"))
+    sizes = ((720, "wide-only"), (330, "narrow-only"))
     return [Html(chart_svg(drawn, w, False, css) if isinstance(drawn, Chart) else bars_svg(drawn, w, False, css)) for w, css in sizes]
 
 

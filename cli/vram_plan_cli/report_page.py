@@ -101,6 +101,7 @@ def _style() -> str:
         "footer{margin-top:3rem;font-size:.85rem}"
         "@media (max-width:600px){.wide{display:none}.wide-only{display:none}.narrow-only{display:block}"
         "th,td{padding-right:.4rem}table{font-size:.82rem}}"
+        "@media (max-width:380px){.number{white-space:normal}}"
         "@media print{details>*{display:block}}"
     )
 
