@@ -199,7 +199,7 @@ def decode_chart(profile: Profile) -> Chart:
     if not shapes:
         raise vp.UsageError("this profile has no model decoded at two contexts", "measure what is to be drawn with: vram-plan calibrate")
     points = tuple(sorted((float(p.depth), 1e3 * p.median_s) for shape in shapes for p in shape))
-    lines = tuple(Series(f"{shape[0].shape}, as fitted", _line(profile, shape, mode)) for shape in shapes)
+    lines = tuple(Series(f"{shape[0].shape}, {shape[0].layers} layers, as fitted", _line(profile, shape, mode)) for shape in shapes)
     title = f"Decode on {device_name(profile.device.name)}, {profile.dtype}, {mode}"
     ends = [f"{seconds(p.median_s)} after {p.depth:,} tokens" for shape in shapes for p in (shape[0], shape[-1])]
     return Chart(
@@ -213,10 +213,10 @@ def decode_chart(profile: Profile) -> Chart:
 
 def _shapes(profile: Profile, mode: Mode) -> list[list[Point]]:
     """Single-sequence decode points of each model at two contexts or more, by context; the largest models."""
-    found: dict[str, list[Point]] = {}
+    found: dict[tuple[str, int], list[Point]] = {}
     for p in profile.points:
         if p.what == "decode" and p.mode == mode and p.batch == 1 and p.dtype == profile.dtype:
-            found.setdefault(p.shape, []).append(p)
+            found.setdefault((p.shape, p.layers), []).append(p)
     shapes = [sorted(points, key=lambda p: p.depth) for points in found.values() if len({p.depth for p in points}) > 1]
     return sorted(shapes, key=lambda points: -points[0].bytes)[:_MOST_SHAPES]
 

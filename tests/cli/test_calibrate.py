@@ -175,7 +175,7 @@ def test_the_plot_has_the_points_and_the_line(run):
     save_profile(a_profile())
     out = run("calibrate", "--show", "4090", "--plot").out
     assert "Decode on RTX 4090, bf16, graph (ms a token)" in out
-    assert "d4096, as fitted" in out
+    assert "d4096, 16 layers, as fitted" in out
     assert "tokens of context" in out
 
 
@@ -190,7 +190,7 @@ def test_the_plot_as_a_file(run, tmp_path: Path):
     save_profile(a_profile())
     assert run("calibrate", "--show", "4090", "--save", str(tmp_path / "plot.svg")).code == 0
     svg = (tmp_path / "plot.svg").read_text()
-    assert svg.startswith("<svg") and "d4096, as fitted" in svg and svg.count("<circle") > 3
+    assert svg.startswith("<svg") and "d4096, 16 layers, as fitted" in svg and svg.count("<circle") > 3
     assert run("calibrate", "--show", "4090", "--save", str(tmp_path / "plot.txt")).code == 2
 
 

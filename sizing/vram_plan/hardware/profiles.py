@@ -121,11 +121,11 @@ class Fitted:
         """Seconds of one step that reads these bytes; KV at the weights' rate where its own was not told apart. None: not measured."""
         rate = self.weight_bytes_per_s.get(dtype)
         layer_s, token_s = (self.graph_layer_s, self.graph_token_s) if mode == "graph" else (self.eager_layer_s, self.eager_token_s)
-        if rate is None or layer_s is None:
+        if rate is None or (layer_s is None and token_s is None):
             return None
         moe_s = moe_layers * self.moe_layer_s.value if self.moe_layer_s else 0.0
         kv_rate = self.kv_bytes_per_s or rate
-        fixed = layers * layer_s.value + moe_s + (token_s.value if token_s else 0.0)
+        fixed = (layers * layer_s.value if layer_s else 0.0) + moe_s + (token_s.value if token_s else 0.0)
         return weight_bytes / rate.value + kv_bytes / kv_rate.value + fixed
 
     def prefill_s(self, matrix_flops: float, attention_flops: float) -> float | None:

@@ -75,8 +75,10 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     dtype = wanted if wanted in fitted.weight_bytes_per_s else profile.dtype
     day = f"calibration of {profile.date[:10]}"
     decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
-    if decode_error is None or decode_error > MOST_ERROR or fitted.decode_s(mode, dtype, 1.0, 1.0, 1) is None:
+    told = fitted.decode_s(mode, dtype, 1.0, 1.0, 1) is not None
+    if decode_error is None or decode_error > MOST_ERROR or not told:
         off = "what it had not seen was not measured" if decode_error is None else f"off by {100 * decode_error:.0f} % on what it had not seen"
+        off = off if told else f"it has no times of {mode} steps in {dtype}"
         return Measured(f"{fitted_basis}; the {day} is not used: {off}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
     words = f"measured: {day}, {torch}{dtype}, decode held out within {100 * decode_error:.1f} %"
