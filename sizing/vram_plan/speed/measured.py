@@ -75,11 +75,8 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     dtype = wanted if wanted in fitted.weight_bytes_per_s else profile.dtype
     day = f"calibration of {profile.date[:10]}"
     decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
-    told = fitted.decode_s(mode, dtype, 1.0, 1.0, 1) is not None
-    if decode_error is None or decode_error > MOST_ERROR or not told:
-        off = "what it had not seen was not measured" if decode_error is None else f"off by {100 * decode_error:.0f} % on what it had not seen"
-        off = off if told else f"it has no times of {mode} steps in {dtype}"
-        return Measured(f"{fitted_basis}; the {day} is not used: {off}")
+    if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode):
+        return Measured(f"{fitted_basis}; the {day} is not used: {why}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
     words = f"measured: {day}, {torch}{dtype}, decode held out within {100 * decode_error:.1f} %"
     prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= MOST_ERROR
@@ -87,6 +84,15 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
         return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
     words += f", prompts within {100 * prefill_error:.1f} %" if prompts else f"; prompts: {fitted_basis}"
     return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
+
+
+def _left_aside(error: float | None, step_s: float | None, mode: Mode) -> str:
+    """Why a calibration is not used, if so."""
+    if step_s is None:
+        return f"it has no times of {mode} steps"
+    if error is None:
+        return "what it had not seen was not measured"
+    return f"off by {100 * error:.0f} % on what it had not seen" if error > MOST_ERROR else ""
 
 
 def _range(error: float | None) -> Spread:
