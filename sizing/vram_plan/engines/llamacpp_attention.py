@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from ..models.architecture import Architecture, CacheLayer
+from . import llamacpp_families as families
 from .llamacpp_cells import Context, cache_layers
 from .llamacpp_layers import Layer, global_shapes, rotation
 from .llamacpp_tape import Tape, padded
@@ -36,7 +37,10 @@ class Attention:
         self.routed = False
         self.gathered = 0
         self.residual: tuple[int, int] | None = None
-        self.picked = self.chosen = self.entered = self.per_layer = self.per_layer_made = -1
+        self.waiting: tuple[CacheLayer, int] | None = None
+        self.before = -1
+        self.top: list[int] = []
+        self.picked = self.chosen = self.entered = self.hidden = self.per_layer = self.per_layer_made = -1
         self.global_shapes = global_shapes(a)
 
     def fp32(self, width: int, *reads: int, over: tuple[int, ...] = ()) -> int:
@@ -94,7 +98,7 @@ class Attention:
         mixed = self.attend(q, cache, heads, cache.k_dim, cache.v_dim)
         if not self.routed:
             self.look_ahead()
-        if layer.is_parallel:
+        if layer.is_parallel or layer.is_double:
             return mixed
         mixed = self.rotated(out, mixed, cache.window, v_turn)
         if gated or "attn_gate" in layer.shapes:
@@ -109,6 +113,11 @@ class Attention:
 
     def look_ahead(self) -> None:
         """What the next layers ask for before anything else; recurrent ones do."""
+
+    def project_waiting(self) -> None:
+        """Falcon-H1: what attention gave is projected once the states are copied out."""
+        if self.waiting:
+            self.before, self.waiting = self.projected(*self.waiting), None
 
     def pick_residual(self) -> None:
         """The last layer's rows of the residual, where it is the sum's first part: picked before the mixer's result is made."""
@@ -130,34 +139,60 @@ class Attention:
             made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
         return made["k"], made["v"]
 
-    def attend(self, q: int, cache: CacheLayer, heads: int, k_dim: int, v_dim: int) -> int:
+    def attend(self, q: int, cache: CacheLayer, heads: int, k_dim: int, v_dim: int, mask: int = -1) -> int:
         """Scores and their sum over V. CUDA's flash attention keeps an fp16 copy of K and V of any other type behind
         its result (ggml-cuda/fattn.cu, `ggml_cuda_flash_attn_ext_get_alloc_size`)."""
         c, result = self.context, 4 * self.tokens * heads * v_dim
-        cells = c.ring(cache.window)
+        cells, mask = c.ring(cache.window), self.mask(cache) if mask < 0 else mask
         if c.flash:
             k_copy, v_copy = (2 * cells * c.streams * cache.kv_heads * width for width in (k_dim, 0 if cache.latent_rank else v_dim))
             for size, kind in ((k_copy, c.kv_k), (v_copy, c.kv_v)):
                 result = padded(result) + size if kind != "f16" and c.fp16_copies else result
-            return self.tape.add(result, q, self.mask(cache))
+            return self.tape.add(result, q, mask)
         turned = self.tape.add(2 * cells * c.streams * v_dim) if cache.latent_rank else None
-        scores = self.tape.add(4 * self.tokens * heads * cells, q, self.mask(cache))
+        scores = self.tape.add(4 * self.tokens * heads * cells, q, mask)
         values = self.tape.add(result, *([scores] if turned is None else [turned, scores]))
         return values if cache.latent_rank else self.tape.add(result, values)
 
     def latent(self, layer: Layer, cache: CacheLayer, x: int) -> int:
         """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""
         heads, rank, rope = cache.heads or self.a.heads, cache.latent_rank, cache.k_dim - cache.latent_rank
-        q = x
+        q, indexed = x, "indexer.attn_k" in layer.shapes
+        if indexed:
+            self.index_keys(layer, x)
         if "attn_q_a" in layer.shapes:
             q = self.fp32(layer.rows("attn_q_a"), x)
-        q = self.fp32(layer.rows("attn_q_b", "attn_q"), q)
+        low_rank, q = q, self.fp32(layer.rows("attn_q_b", "attn_q"), q)
         absorbed = self.fp32(heads * rank, q)
-        turned = self.fp32(heads * rope, q)
+        turned = self.fp32(heads * rope, q) if layer.turned else q
         q = self.fp32(heads * cache.k_dim, absorbed, turned)
         both = self.fp32(cache.k_dim, x)
-        latent, k_rope = self.fp32(rank, both), self.fp32(rope, both)
+        latent = self.fp32(rank, both)
+        k_rope = self.fp32(rope, both) if layer.turned else both
         self.cached(cache, self.fp32(cache.k_dim, latent, k_rope))
-        mixed = self.attend(q, cache, heads, cache.k_dim, rank)
+        mixed = self.attend(q, cache, heads, cache.k_dim, rank, self.best_only(layer, cache, x, low_rank) if indexed else -1)
         out = layer.columns("attn_output")
         return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
+
+    def index_keys(self, layer: Layer, x: int) -> None:
+        """The key a token is found by in the index: projected, normed, turned twice, and cached."""
+        width = layer.rows("indexer.attn_k")
+        node = x
+        for _ in range(4):
+            node = self.fp32(width, node)
+        self.tape.read(node)
+
+    def best_only(self, layer: Layer, cache: CacheLayer, x: int, low_rank: int) -> int:
+        """The mask that leaves only the tokens the index scores best: zeros for those, added to the causal mask."""
+        width, best = layer.rows("indexer.attn_q_b"), min(families.INDEX_BEST, self.context.length)
+        q = self.fp32(width, self.fp32(width, self.fp32(width, low_rank)))
+        weights = self.fp32(layer.rows("indexer.proj"), self.fp32(layer.rows("indexer.proj"), x))
+        mask = self.mask(cache)
+        scores = self.fp32(self.context.length, q, weights, mask)
+        chosen = self.fp32(best, self.fp32(best, scores))
+        element = 2 if self.context.flash else 4
+        size = element * self.tokens * self.context.length
+        hidden = self.tape.add(size, mask)
+        self.tape.read(chosen, *self.top[:1])
+        del self.top[:1]
+        return self.tape.add(size, hidden, mask)

@@ -25,6 +25,8 @@ _WINDOWED: Final = frozenset({
     "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gpt_oss", "granite_swa", "laguna", "lfm2", "llama4",
     "llama4_text", "maple", "mellum", "mimo_v2", "mimo_v2_flash", "olmo3", "plamo3", "smallthinker", "spark2_5", "step3p5",
 })  # fmt: skip
+#: Families with a latent that llama.cpp caches as K and V of every head (src/models/minicpm3.cpp, plm.cpp).
+_EXPANDED: Final = frozenset({"minicpm3", "plm"})
 #: Numbers of cells are multiples of this (GGML_PAD(cparams.n_ctx, 256)).
 CELLS: Final = 256
 
@@ -69,9 +71,20 @@ class Context(NamedTuple):
 @lru_cache(maxsize=256)
 def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
     """What llama.cpp caches: windows of families it does not implement them for (Mistral, Phi-3, Qwen2) are as long as the context."""
+    if a.family in _EXPANDED:
+        return tuple(_expanded(a, layer) for layer in a.cache_layers)
     if a.family in _WINDOWED or a.family in WINDOWS:
         return a.cache_layers
     return tuple(replace(layer, kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
+
+
+def _expanded(a: Architecture, layer: CacheLayer) -> CacheLayer:
+    """K and V of every head, made of the latent."""
+    shapes = {t.role: t.shape for t in a.tensors if t.layer == layer.layer and t.part == "text"}
+    heads = layer.heads or a.heads
+    q, both = (shapes.get(role, (0,))[0] for role in ("attn_q_b" if "attn_q_b" in shapes else "attn_q", "attn_kv_b"))
+    k_dim, v_dim = q // heads, shapes.get("attn_output", (0, 0))[-1] // heads
+    return replace(layer, kind="full", kv_heads=heads, k_dim=k_dim, v_dim=v_dim, latent_rank=0) if both else layer
 
 
 @dataclass(frozen=True, slots=True)

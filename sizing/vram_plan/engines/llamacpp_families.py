@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
-    "DEEPSTACK", "LAYER_NORMS", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
+    "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
     "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "WEIGHS_FIRST",
 ]  # fmt: skip
 
 #: Families without rotary embeddings in attention: their queries and keys are cached as projected.
-NO_ROTARY: Final = frozenset({"nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt"})
+NO_ROTARY: Final = frozenset({
+    "nemotron_h", "nemotron_h_moe", "jamba", "gpt2", "mpt", "bloom", "gpt_bigcode", "starcoder", "opt",
+    "kimi_linear", "kimi-linear",
+})  # fmt: skip
 
 #: Likewise where some of their layers are recurrent.
 NO_ROTARY_HYBRIDS: Final = frozenset({"granitemoehybrid", "granitehybrid"})
@@ -30,6 +33,8 @@ RMS_NORMS: Final = frozenset({"phimoe"})
 PROJECTS_FIRST: Final = frozenset({"phi", "phi2", "phi-msft"})
 #: Families that weigh what an expert gets, not what it gives (`weight_before_ffn`).
 WEIGHS_FIRST: Final = frozenset({"llama4", "llama4_text"})
+#: Tokens attention sees of those an index scores (`index_topk` of DeepSeek-V3.2 and GLM-5).
+INDEX_BEST: Final = 2048
 #: Layers whose input a vision tower's features are added to, where the tokens' embeddings carry them (`n_deepstack_layers`).
 DEEPSTACK: Final = {"qwen3_vl": 3, "qwen3_vl_moe": 3, "qwen3vl": 3, "qwen3vlmoe": 3, "qwen3_omni_moe": 3}
 #: Families that pick the rows asked for after the last layer, not within it: before the last norm, or after it; what

@@ -23,7 +23,11 @@ class Recorder(Recurrent):
         if cache is None:
             return self.recurrent(layer, x)
         found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
-        return self.add(self.recurrent(layer, x), found) if "ssm_in" in layer.shapes else found
+        if not layer.is_double:
+            return found
+        self.waiting = cache, found
+        other = self.recurrent(layer, self.norm(layer, self.hidden))
+        return self.fp32(self.a.hidden_size, self.before, other, over=(self.before,))
 
     def add(self, a: int, b: int) -> int:
         return self.fp32(self.a.hidden_size, a, b, over=(a, b))
@@ -39,6 +43,8 @@ class Recorder(Recurrent):
     def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
+        indexed = sum("indexer.attn_k" in layer.shapes for layer in layers)
+        self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
         if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
             embedded, _ = self.given(4 * self.tokens), self.given(row)
         if "per_layer_model_proj" in self.global_shapes:
@@ -50,12 +56,14 @@ class Recorder(Recurrent):
             if embedded < 0 and not layer.gathers_first:
                 embedded = self.given(row)
                 learned = self.given(row) if "position_embd" in self.global_shapes else -1
-            if layer.state is not None and not self.slots:
+            if layer.state is not None and layer.cache is None and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
             if embedded < 0:
                 embedded = self.given(row)
             if layer.cache is not None and layer.cache.window not in self.masks:
                 self.attention_inputs(layer, layer.cache)
+            if layer.is_double and not self.slots:
+                self.slots = self.given(4 * self.context.parallel), self.given(0)
         self.chosen = self.given(4 * self.context.outputs) if last else -1
         if learned >= 0:
             embedded = self.tape.add(row, embedded, learned, over=(embedded, learned))
@@ -70,6 +78,8 @@ class Recorder(Recurrent):
             if size and (cache.window, size) not in self.rotations and cache.v_dim:
                 self.rotations[cache.window, size] = self.given(4 * size * size)
         v_places = 8 * self.tokens * (1 if c.flash else self.widest_v)
+        if "indexer.attn_k" in layer.shapes:
+            self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)
         self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places if cache.v_dim else 0) if size)
         element = 4 if c.mask_cast or not c.flash else 2
         self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
@@ -178,17 +188,19 @@ class Recorder(Recurrent):
         """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
         add, row = self.tape.add, 4 * self.a.hidden_size
         tokens, mixed, picked = rows or self.tokens, -1, False
-        normed = self.norm(layer, hidden) if layer.norms_input else hidden
+        self.hidden, normed = hidden, self.norm(layer, hidden) if layer.norms_input else hidden
         if layer.cache is not None or layer.state is not None:
             self.residual = (hidden, rows) if rows and self.a.family in families.RESIDUAL_FIRST else None
             mixed = self.mixed(layer, normed)
             picked = rows > 0 and self.picked >= 0
         if layer.is_parallel and layer.cache is not None:
             return self.parallel(layer, layer.cache, (mixed, hidden, normed), rows)
+        if rows and layer.is_double:
+            hidden, mixed = self.add(mixed, hidden), -1
         if rows:
             mixed = add(row * rows, mixed, self.chosen) if mixed >= 0 else mixed
             hidden = self.picked if picked else add(row * rows, hidden, self.chosen)
-            normed = add(row * rows, normed, self.chosen) if mixed < 0 else normed
+            normed = add(row * rows, normed, self.chosen) if mixed < 0 and not layer.is_double else -1
         if mixed >= 0:
             hidden = add(row * tokens, mixed, hidden, over=self.sum_over(layer, mixed, hidden, reshaped=not rows))
             normed = -1

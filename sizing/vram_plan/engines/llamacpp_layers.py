@@ -62,6 +62,11 @@ class Layer:
         return self.cache is not None and self.has_feed_forward and only
 
     @property
+    def is_double(self) -> bool:
+        """Attention and Mamba of one input, added up (Falcon-H1)."""
+        return self.cache is not None and "ssm_in" in self.shapes
+
+    @property
     def is_delta_net(self) -> bool:
         return self.state is not None and "attn_qkv" in self.shapes and "ssm_a" in self.shapes
 
@@ -121,8 +126,8 @@ def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
 
 def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
     """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because
-    nodes swap places from one layer to the next. A recurrent model is left whole."""
-    if any(layer.state is not None for layer in layers):
+    nodes swap places from one layer to the next. A recurrent model, or one with an index, is left whole."""
+    if any(layer.state is not None or "indexer.attn_k" in layer.shapes for layer in layers):
         return layers
     kept: list[Layer] = []
     for layer, run in groupby(layers):

@@ -21,6 +21,8 @@ class Recurrent(Attention):
             return self.delta_net(layer, x)
         if "ssm_in" in layer.shapes:
             return self.mamba(layer, x)
+        if "ssm_conv1d_q" in layer.shapes:
+            return self.kimi_delta(layer, x)
         return self.fp32(self.a.hidden_size, self.fp32(layer.columns("attn_output", "time_mix_output") or self.a.hidden_size, x))
 
     def convolved(self, layer: Layer, x: int, state: int = 0) -> tuple[int, int]:
@@ -61,6 +63,7 @@ class Recurrent(Attention):
         if not self.routed:
             self.look_ahead()
         self.pick_residual()
+        self.project_waiting()
 
     def mamba(self, layer: Layer, x: int) -> int:
         state = layer.state.state_elements if layer.state is not None else 0
@@ -109,6 +112,27 @@ class Recurrent(Attention):
         gate = self.fp32(inner, x)
         y = self.fp32(inner, y, self.fp32(inner, gate), over=(y,))
         return self.fp32(self.a.hidden_size, y)
+
+    def kimi_delta(self, layer: Layer, x: int) -> int:
+        """Kimi's delta attention: queries, keys and values each convolved, a decay for each of their elements."""
+        state = layer.state.state_elements if layer.state is not None else 0
+        inner, sequences, before = layer.columns("attn_output"), self.context.parallel, self.gather(layer)
+        joined = [
+            self.tape.add(4 * inner * ((layer.kernel - 1) * sequences + self.tokens), before, self.fp32(inner, x)) for _ in "qkv"
+        ]
+        held = self.tape.add(4 * state * sequences, self.slots[0])
+        self.tape.read(self.tape.add(0, self.slots[1]))
+        q, k, v = (self.fp32(inner, self.fp32(inner, node)) if i == 2 else self.normed_result(inner, node) for i, node in enumerate(joined))
+        decay = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_f_a"), x)))
+        beta = self.fp32(layer.rows("ssm_beta"), self.fp32(layer.rows("ssm_beta"), x))
+        y = self.tape.add(4 * (self.tokens * inner + state * sequences), q, k, v, decay, beta, held)
+        self.tape.read(y)
+        y = self.fp32(inner, self.fp32(inner, y))
+        gate = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_g_a"), x)))
+        return self.fp32(self.a.hidden_size, self.fp32(inner, self.fp32(inner, y, gate, over=(y, gate))))
+
+    def normed_result(self, inner: int, joined: int) -> int:
+        return self.fp32(inner, self.fp32(inner, self.fp32(inner, joined)))
 
     def short_convolution(self, layer: Layer, x: int) -> int:
         """LFM2: three projections; the first two multiplied are convolved, and gated by the third."""
