@@ -172,27 +172,27 @@ app.command(name="report")(write)
 
 
 @app.command()
-def gpus(query: QueryArgument = "", json: Json = False) -> None:
+def gpus(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The accelerators of the catalogue."""
-    from .lists import print_gpus
+    from .lists import Look, print_gpus
 
-    print_gpus(query, json)
+    print_gpus(query, Look(json, quiet, width))
 
 
 @app.command()
-def formats(query: QueryArgument = "", json: Json = False) -> None:
+def formats(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The number formats weights can have, with their bits per weight."""
-    from .lists import print_formats
+    from .lists import Look, print_formats
 
-    print_formats(query, json)
+    print_formats(query, Look(json, quiet, width))
 
 
 @app.command()
-def hardware(json: Json = False) -> None:
+def hardware(json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """What was detected on this machine, and what of it is usable."""
-    from .lists import print_hardware
+    from .lists import Look, print_hardware
 
-    print_hardware(json)
+    print_hardware(Look(json, quiet, width))
 
 
 def _with_one_command(args: Sequence[str]) -> typer.Typer:

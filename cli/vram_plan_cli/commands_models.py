@@ -39,9 +39,9 @@ def models(
 
         raise UsageError("a context, a speed or a format was given without a GPU", "name one with --gpu, or --gpu local")
     if gpu is None:
-        from .lists import print_models
+        from .lists import Look, print_models
 
-        print_models(query, json)
+        print_models(query, Look(json, quiet, width))
         return
     import vram_plan as vp
 
