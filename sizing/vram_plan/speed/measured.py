@@ -78,11 +78,11 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode):
         return Measured(f"{fitted_basis}; the {day} is not used: {why}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
-    words = f"measured: {day}, {torch}{dtype}, decode held out within {100 * decode_error:.1f} %"
+    words = f"measured: {day}, {torch}{dtype}, decode held out within {_percent(decode_error)}"
     prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= MOST_ERROR
     if work.engine != "transformers":
         return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
-    words += f", prompts within {100 * prefill_error:.1f} %" if prompts else f"; prompts: {fitted_basis}"
+    words += f", prompts within {_percent(prefill_error)}" if prompts else f"; prompts: {fitted_basis}"
     return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
 
 
@@ -93,6 +93,10 @@ def _left_aside(error: float | None, step_s: float | None, mode: Mode) -> str:
     if error is None:
         return "what it had not seen was not measured"
     return f"off by {100 * error:.0f} % on what it had not seen" if error > MOST_ERROR else ""
+
+
+def _percent(error: float | None) -> str:
+    return f"{100 * (error or 0.0):.1f} %"
 
 
 def _range(error: float | None) -> Spread:
