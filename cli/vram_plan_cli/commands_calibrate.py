@@ -61,9 +61,9 @@ def calibrate(
     if listed:
         return _list(vp.stored_profiles(), json, width)
     if remove:
-        return typer.echo(f"removed: {vp.remove_profile(remove)}")
+        return typer.echo(f"removed: {vp.remove_profile(remove).stem}")
     if imported:
-        return typer.echo(f"kept: {vp.import_profile(Path(imported))}")
+        return typer.echo(f"kept: {vp.import_profile(Path(imported)).stem}")
     if export:
         return typer.echo(f"written: {vp.export_profile(_chosen(show).name, Path(export))}")
     if dry_run:
