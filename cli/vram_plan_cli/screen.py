@@ -234,7 +234,7 @@ def _print_advice(plan: Plan, out: Console) -> None:
             lines.add_row("", command.note)
     show(out, "", lines)
     if plan.fit.suggestions and plan.fit.verdict != "unknown":
-        show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan))
+        show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan, out.width))
 
 
 def speed_lines(plan: Plan) -> list[tuple[str, str]]:
@@ -283,9 +283,12 @@ def note_lines(plan: Plan) -> list[tuple[str, str]]:
     return rows + [("note" if note.level == "info" else "warning", note.text) for note in plan.notes if note.text not in assumed]
 
 
-def _changes(plan: Plan) -> Table:
+def _changes(plan: Plan, width: int) -> Table:
+    """Each change with what it makes of the plan; options stay on one line where that leaves room for the rest."""
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    for text in plan.fit.suggestions:
-        option, _, effect = text.partition(": ")
+    rows = [text.partition(": ") for text in plan.fit.suggestions]
+    table.add_column(no_wrap=max(len(option) for option, _, _ in rows) <= width - 30)
+    table.add_column(overflow="fold")
+    for option, _, effect in rows:
         table.add_row(f"  {option}", effect)
     return table

@@ -29,7 +29,7 @@ from .results import (
     SpeedEstimate,
     Verdict,
 )  # fmt: skip
-from .suggest import suggestions
+from .suggest import offload_notes, suggestions
 from .units import MIB, format_gib
 
 __all__ = ["max_context", "max_sequences", "plan"]
@@ -111,7 +111,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
             *(Note("info", text) for text in machine.notes),
             *_device_notes(devices),
             *((Note("info", machine.reason),) if machine.reason and not devices else ()),
-            *(Note("info", text) for text in found.notes),
+            *(Note("info", text) for text in (*found.notes, *offload_notes(model, work, found.host))),
         ),
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
@@ -9,14 +10,16 @@ from shlex import quote
 from typing import Final
 
 from .engines import Work, engine_module
+from .engines.weights import weights_of
 from .errors import UsageError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .inverse import NODE, fewest_gpus, headroom, least_offload, like, longest_context
 from .models.model import Model
+from .results import Term
 from .units import format_gib
 
-__all__ = ["suggestions"]
+__all__ = ["offload_notes", "suggestions"]
 
 _SMALLER: Final = {
     True: ("Q8_0", "Q6_K", "Q5_K_M", "Q4_K_M", "Q3_K_M", "Q2_K"),
@@ -92,6 +95,21 @@ def _offload(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]
     rate = estimate(model, changed, devices, engine_module(work.engine).allocate(model, changed, devices))
     speed = f", about {rate.decode.tokens_per_s:.0f} tokens/s" if rate else ""
     return [f"--offload {quote(moved)}: {_effect(model, changed, devices)}, the rest in RAM{speed}"]
+
+
+def offload_notes(model: Model, work: Work, host: Sequence[Term]) -> tuple[str, ...]:
+    """Why it is this that lies in host memory, where weights were put there on request."""
+    a = model.architecture
+    held = sum(term.bytes for term in host if term.group == "weights")
+    if work.offload in ("auto", "none") or not held:
+        return ()
+    if work.offload == "experts":
+        experts = sum(weights_of(model, work.format).experts)
+        read = format_gib(experts * a.experts_per_token // a.experts)
+        uses = f"a token uses {a.experts_per_token} of {a.experts} experts: of the {format_gib(experts)} in RAM it reads {read}"
+        return (f"{uses}, while attention and KV cache, which it needs whole, stay on the GPU",)
+    better = "; --offload experts would keep attention on the GPU" if a.experts else ""
+    return (f"what lies in RAM is read whole, at its speed, for every token: the fewer layers the faster{better}",)
 
 
 def _smaller_formats(work: Work) -> list[Work]:

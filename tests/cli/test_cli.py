@@ -64,6 +64,16 @@ def test_errors_are_one_line_with_the_documented_code(run, args: tuple[str, ...]
         assert word in result.err
 
 
+def test_experts_in_ram_are_offered_with_their_speed_and_explained(run) -> None:
+    card = ("qwen3-30b-a3b", "--bits", "4", "--engine", "llama.cpp", "--gpu", "RTX 3060 12GB")
+    offered = next(line for line in run(*card, "--width", "120").out.splitlines() if "--offload experts" in line)
+    assert "the rest in RAM, about" in offered and "tokens/s" in offered
+    taken = " ".join(run(*card, "--offload", "experts").out.split())
+    assert "Fits" in taken and "uses 8 of 128 experts" in taken and "weights in host memory" in taken and "--n-cpu-moe 48" in taken
+    layers = " ".join(run(*card, "--offload", "20 layers").out.split())
+    assert "the fewer layers the faster; --offload experts" in layers
+
+
 def test_json_errors_are_json_on_stdout_too(run) -> None:
     result = run("lama3", "--json")
     error = json.loads(result.out)["error"]
