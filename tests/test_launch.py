@@ -17,7 +17,7 @@ from vram_plan.launching.ollama import _library
 FLAGS = {name: set(row["flags"].split()) for name, row in json.loads((Path(__file__).parent / "data" / "flags.json").read_text()).items()}
 HOSTILE = ["a; rm -rf ~", "$(id)", "`id`", "it's", 'a"b', "--help", "-rf", "x\ny", "🦙 y", "a\x00b", "../../x", "%s", "{x}"]
 EVERYTHING: dict[str, dict[str, Any]] = {
-    "llama.cpp": {"swa_full": True, "ubatch": 256, "batch": 1024},
+    "llama.cpp": {"swa_full": True, "ubatch": 256, "batch": 1024, "mmproj": True, "backend": "cpu"},
     "vllm": {"max_num_seqs": 32, "max_num_batched_tokens": 4096, "block_size": 32, "enforce_eager": True, "prefix_caching": False,
              "speculative_tokens": 2, "max_model_len": 32768},
     "sglang": {"max_num_seqs": 32, "max_num_batched_tokens": 4096, "block_size": 64, "enforce_eager": True, "prefix_caching": False,
@@ -57,8 +57,7 @@ def test_every_flag_is_one_the_engine_has(engine: str, request_: dict[str, Any])
         if command.command.startswith("ray "):
             assert flags <= {"--head", "--port", "--address"}
         else:
-            positive = {flag.replace("--no-", "--", 1) if engine == "vllm" else flag for flag in flags}  # vLLM's switches have a --no- form
-            assert positive - ({"-m"} if engine == "sglang" else set()) <= FLAGS[engine]
+            assert flags - ({"-m"} if engine == "sglang" else set()) <= FLAGS[engine]
 
 
 def test_vllm_is_told_the_plan() -> None:
@@ -73,6 +72,36 @@ def test_a_format_vllm_cannot_make_is_said() -> None:
     plan = vp.plan("llama3-8b", engine="vllm", gpus="H100", context=8192, quant="AWQ")
     assert "--quantization" not in plan.launch[0].command and "AWQ" in plan.launch[0].note
     assert vp.plan("llama3-8b", engine="vllm", gpus="H100", context=8192).launch[0].note == ""
+
+
+def test_vllm_is_told_what_it_would_not_take_by_itself() -> None:
+    plain = shlex.split(commands("llama3-8b", engine="vllm", gpus="H100", context=8192, sequences=8)[0])
+    assert not {"--max-num-seqs", "--max-num-batched-tokens", "--dtype", "--trust-remote-code"} & set(plain)
+    (many,) = commands("llama3-8b", engine="vllm", gpus="RTX 4090", context=512, sequences=300)
+    assert (
+        value(many, "--max-num-seqs")
+        == "300"
+        == str(vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=512, sequences=300).engine["max_num_seqs"])
+    )
+    (few,) = commands(
+        "llama3-8b", engine="vllm", gpus="RTX 4090", context=512, options={"max_num_batched_tokens": 128, "enforce_eager": True}
+    )
+    assert (value(few, "--max-num-batched-tokens"), value(few, "--max-num-seqs")) == ("128", "128") and "--enforce-eager" in few
+    (half,) = commands("llama3-8b", engine="vllm", gpus="RTX 4090", context=512, quant="F16")
+    assert value(half, "--dtype") == "float16"
+    old = vp.plan("llama3-8b", engine="vllm", gpus="H100", context=512, options={"version": "0.8.5"}).launch[0]
+    assert "vLLM 0.8.5" in old.note and value(old.command, "--gpu-memory-utilization") == "0.9"
+    (given,) = commands("llama3-8b", engine="vllm", gpus="H100", context=512, options={"kv_cache_memory_bytes": 1 << 33})
+    assert value(given, "--kv-cache-memory-bytes") == str(1 << 33) and "--gpu-memory-utilization" not in given
+
+
+@pytest.mark.parametrize("engine", ["vllm", "sglang", "transformers"])
+def test_code_a_checkpoint_brings_is_allowed(engine: str) -> None:
+    base = vp.load("llama3-8b")
+    own = replace(base, config={**(base.config or {}), "auto_map": {"AutoModelForCausalLM": "modeling_x.X"}})
+    word = "trust_remote_code=True" if engine == "transformers" else "--trust-remote-code"
+    assert all(word in command for command in commands(own, engine=engine, context=4096, gpus="H100"))
+    assert not any(word in command for command in commands(base, engine=engine, context=4096, gpus="H100"))
 
 
 def test_several_machines_get_ray_or_a_line_each() -> None:
@@ -97,6 +126,21 @@ def test_llama_server_is_told_cells_and_layers() -> None:
     assert (value(command, "-c"), value(command, "-np"), value(command, "-ctk")) == ("65536", "4", "q8_0")
     assert "--no-kv-unified" in command and value(command, "-ngl") == str(plan.engine["n_gpu_layers"])
     assert sum(map(int, value(command, "-ts").split(","))) == 33
+
+
+def test_llama_server_is_told_of_the_tower_and_of_no_gpu() -> None:
+    (plain,), (seeing,) = (commands("gemma3-4b", engine="llama.cpp", bits=4, context=4096, options={"mmproj": m}) for m in (False, True))
+    assert "mmproj" not in plain and value(seeing, "--mmproj") == "mmproj.gguf"
+    (alone,) = commands("llama3-8b", engine="llama.cpp", bits=4, context=4096, gpus="RTX 4060", options={"backend": "cpu"})
+    assert (value(alone, "-ngl"), value(alone, "--device")) == ("0", "none")
+
+
+def test_ollama_is_told_the_layers_it_would_place_elsewhere() -> None:
+    plan = vp.plan("llama3-8b", engine="ollama", quant="Q8_0", context=8192, gpus="RTX 4060", offload="20 layers")
+    assert f"/set parameter num_gpu {plan.engine['n_gpu_layers']}" in plan.launch[-1].note
+    assert "num_gpu" not in vp.plan("llama3-8b", engine="ollama", bits=4, context=8192, gpus="RTX 4060").launch[-1].note
+    spread = vp.plan("llama3-8b", engine="ollama", bits=4, context=8192, gpus="2x RTX 3090", options={"spread": True}).launch
+    assert spread[0].env["OLLAMA_SCHED_SPREAD"] == "1" and spread[0].command == "ollama serve"
 
 
 def test_ollama_is_told_the_context() -> None:

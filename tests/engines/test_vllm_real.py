@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
 from functools import partial
@@ -195,6 +196,38 @@ def test_the_pool_is_vllms(rows: dict[tuple[str, str, int], dict[str, Any]], fol
     for (length, tokens, available), point in zip(POINTS, row["points"], strict=True):
         assert point["in_flight"] == 2 * tokens
         assert ours(layout, length, 2 * tokens, available) == theirs(point), (length, tokens, available)
+
+
+_FLAGS = """
+import json, sys
+from vllm.engine.arg_utils import AsyncEngineArgs
+from vllm.utils.argparse_utils import FlexibleArgumentParser
+parser = AsyncEngineArgs.add_cli_args(FlexibleArgumentParser())
+print("FLAGS", *sorted({text for action in parser._actions for text in action.option_strings}))
+for words in json.loads(sys.argv[1]):
+    parser.parse_args(["--model", *words])
+    print("TAKEN", words[0])
+"""
+
+
+def test_vllm_takes_our_commands_and_the_recorded_flags_are_its_own() -> None:
+    """The fast tests compare `vllm serve` commands with tests/data/flags.json; here vLLM's own parser reads them."""
+    options = {"max_num_seqs": 32, "max_num_batched_tokens": 4096, "block_size": 32, "enforce_eager": True, "prefix_caching": False}
+    asked: list[dict[str, Any]] = [
+        {"gpus": "H100"}, {"gpus": "RTX 4090", "sequences": 300}, {"gpus": "2x H100", "quant": "FP8", "kv_type": "fp8"},
+        {"gpus": "2 nodes x 8xH100", "expert_parallel": True}, {"gpus": "H100", "options": {**options, "speculative_tokens": 2}},
+        {"gpus": "H100", "quant": "F16", "options": {"kv_cache_memory_bytes": 1 << 33}},
+    ]  # fmt: skip
+    given = [
+        shlex.split(vp.plan("qwen3-30b-a3b", engine="vllm", context=8192, offline=True, **one).launch[-1].command)[2:] for one in asked
+    ]
+    environment = {**os.environ, "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+    arguments = [sys.executable, "-c", _FLAGS, json.dumps(given)]
+    done = subprocess.run(arguments, capture_output=True, text=True, timeout=600, check=False, env=environment)
+    assert done.stdout.count("TAKEN ") == len(given), done.stderr[-1500:]
+    (found,) = [line.split()[1:] for line in done.stdout.splitlines() if line.startswith("FLAGS ")]
+    recorded = json.loads((Path(__file__).parents[1] / "data" / "flags.json").read_text())["vllm"]["flags"].split()
+    assert set(found) - {"-h", "--help"} == set(recorded)
 
 
 def test_both_answers_are_seen(rows: dict[tuple[str, str, int], dict[str, Any]]) -> None:
