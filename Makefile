@@ -1,7 +1,7 @@
 # The one task file. PYTHON is any interpreter that has the project with its test and dev extras.
 PYTHON ?= python
 
-.PHONY: check test lint types docs docs-check site accuracy bench slow slow-vllm browser
+.PHONY: check test lint types docs docs-check site accuracy bench slow slow-vllm browser screens
 
 check: lint types test docs-check
 
@@ -20,6 +20,10 @@ slow-vllm:
 browser:
 	$(PYTHON) -m pytest -m slow -rs tests/browser
 
+# the kept screens anew, after a change of how one looks
+screens:
+	VRAM_PLAN_SCREENS=write $(PYTHON) -m pytest tests/cli/test_screens.py
+
 lint:
 	$(PYTHON) -m ruff check .
 
@@ -27,9 +31,11 @@ types:
 	$(PYTHON) -m mypy
 
 docs:
+	$(PYTHON) data/tools/build_messages.py
 	$(PYTHON) docs/generate.py
 
 docs-check:
+	$(PYTHON) data/tools/build_messages.py --check
 	$(PYTHON) docs/generate.py --check
 
 accuracy:

@@ -75,7 +75,8 @@ def compare(
     """
     loaded = [load(m, offline=offline) if isinstance(m, str) else m for m in _listed(models)]
     formats: list[dict[str, Any]] = [{"quant": q} for q in parts_of(quants)] + [{"bits": b} for b in _listed(bits or ())]
-    columns = list(product(loaded, _machines(gpus), parts_of(engines) or [None], formats or [{}]))
+    runners: list[str | None] = [*parts_of(engines)] or [None]
+    columns = list(product(loaded, _machines(gpus), runners, formats or [{}]))
     if not 2 <= len(columns) <= MOST:
         raise UsageError(
             f"{len(columns)} plan{'s' if len(columns) > 1 else ''} would be compared, between 2 and {MOST} can be",
