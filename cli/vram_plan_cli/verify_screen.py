@@ -19,6 +19,7 @@ __all__ = ["print_reconciliation"]
 
 _NAMES: Final = {
     "kv_cache": "KV cache", "kv_tokens": "KV tokens", "available_kv": "left for KV", "kv_tokens_of_that_memory": "KV tokens of that",
+    "max_context_of_that_memory": "longest context of that",
     "max_concurrency": "requests at once", "num_blocks": "KV blocks", "non_torch": "non-torch", "cuda_graphs": "CUDA graphs",
     "file_bytes": "model file", "gpu_memory": "GPU memory", "held": "process holds", "mmproj": "vision/audio tower",
     "mmproj_compute": "tower compute", "draft_kv_cache": "draft KV cache", "draft_compute": "draft compute",

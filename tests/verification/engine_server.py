@@ -10,7 +10,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -79,10 +79,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, body: Any) -> None:
         engine: EngineServer = self.server.engine
         engine.asked.append((self.command, self.path, {key.lower(): value for key, value in self.headers.items()}, body))
-        try:
+        with suppress(BrokenPipeError, ConnectionResetError):
             self._answer(engine, body)
-        except (BrokenPipeError, ConnectionResetError):
-            pass
 
     def _answer(self, engine: EngineServer, body: Any) -> None:
         if self.path in engine.endless:

@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from typing import Any, Final
@@ -104,7 +105,8 @@ class Server:
             return EngineError(f"nothing that can be read answers at {self.address}: {why}", "is the server running, and is this its port?")
         return error
 
-    def _open(self, path: str, body: Any) -> tuple[HTTPConnection, HTTPResponse]:
+    @contextmanager
+    def _open(self, path: str, body: Any) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
         kind = HTTPSConnection if self.scheme == "https" else HTTPConnection
         connection = kind(self.host, self.port, timeout=self._left())
         headers = {"accept": "application/json, text/plain", "user-agent": "vram-plan", "connection": "close"}
@@ -113,25 +115,24 @@ class Server:
         data = None
         if body is not None:
             data, headers["content-type"] = json.dumps(body).encode(), "application/json"
-        connection.request("GET" if body is None else "POST", self.base + path, body=data, headers=headers)
-        reply = connection.getresponse()
-        if 300 <= reply.status < 400:
-            target = (reply.headers.get("location") or "")[:120]
+        try:
+            connection.request("GET" if body is None else "POST", self.base + path, body=data, headers=headers)
+            with connection.getresponse() as reply:
+                if 300 <= reply.status < 400:
+                    target = (reply.headers.get("location") or "")[:120]
+                    raise EngineError(f"{self.address} redirects to {target!a}, which is not followed", "give that address if it is meant")
+                yield connection, reply
+        finally:
             connection.close()
-            raise EngineError(f"{self.address} redirects to {target!a}, which is not followed", "give that address if it is meant")
-        return connection, reply
 
     def _read(self, path: str, body: Any) -> tuple[int, bytes]:
-        connection, reply = self._open(path, body)
-        try:
+        with self._open(path, body) as (connection, reply):
             data = bytearray()
             while chunk := self._chunk(connection, reply):
                 data += chunk
                 if len(data) > MAX_REPLY:
                     raise EngineError(f"the answer of {self.address}{path} is over {MAX_REPLY:,} bytes", "is it the engine's server?")
             return reply.status, bytes(data)
-        finally:
-            connection.close()
 
     def _chunk(self, connection: HTTPConnection, reply: HTTPResponse) -> bytes:
         if connection.sock is not None:
@@ -141,13 +142,10 @@ class Server:
 
     def _stream(self, path: str, body: Any) -> list[tuple[float, bytes]]:
         started = time.monotonic()
-        connection, reply = self._open(path, body)
-        try:
+        with self._open(path, body) as (connection, reply):
             if reply.status != 200:
                 self._refuse(reply.status, path, reply.read(4096))
             return list(self._lines(connection, reply, path, started))
-        finally:
-            connection.close()
 
     def _lines(self, connection: HTTPConnection, reply: HTTPResponse, path: str, started: float) -> Iterator[tuple[float, bytes]]:
         rest, size = b"", 0

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from ..units import GIB, MIB
+from ..units import GIB, MIB, format_gib
 from .values import HOST, Figure, Observation, Place, Rate, Seen
 
 __all__ = ["LlamaLog", "Load", "file_type", "place_of"]
@@ -45,6 +45,7 @@ _TOWER_DEVICE: Final = re.compile(r"clip_ctx: CLIP using (\w+) backend")
 _TIMED: Final = re.compile(
     r"(prompt eval|eval) time = +[\d.]{1,16} ms / +(\d{1,9}) (?:tokens|runs) .*?(\d{1,12}(?:\.\d{1,6})?) tokens per second", re.IGNORECASE
 )
+_FAILED: Final = re.compile(r"failed to allocate (\w{1,24}) buffer of size (\d{1,15})")
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
 _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
@@ -52,7 +53,7 @@ _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
 _MARKS: Final = (
     "buffer size", "KV self size", "n_", "flash", "kv_unified", "print_info", "load_print_meta", "offloaded", "build", "Device ",
     "using device", "breakdown", "load_hparams", "clip_ctx", "eval time", "llama_context", "loaded meta data", "K (", "draft acceptance",
-    "Flash", "_rot_",
+    "Flash", "_rot_", "failed to allocate",
 )  # fmt: skip
 _GROUPS: Final = {None: "weights", "model": "weights", "KV": "kv_cache", "RS": "state", "compute": "compute"}
 _TOWER_PARTS: Final = ("alloc_compute_meta", "reserve_compute_meta")
@@ -129,7 +130,7 @@ class LlamaLog:
             (_LOAD_START, self._load_start), (_CONTEXT_START, self._context_start), (_BUFFER, self._buffer), (_FIELD, self._field),
             (_FACT, self._fact), (_CACHE, self._types), (_SELF, self._self_size), (_FLASH, self._flash), (_OFFLOADED, self._offloaded),
             (_BUILD, self._build), (_DEVICE, self._device), (_BREAKDOWN, self._breakdown), (_TOWER, self._tower),
-            (_TOWER_DEVICE, self._tower_device), (_TIMED, self._timed), (_ROTATES, self._rotates),
+            (_TOWER_DEVICE, self._tower_device), (_TIMED, self._timed), (_ROTATES, self._rotates), (_FAILED, self._failed),
         )  # fmt: skip
 
     @property
@@ -158,10 +159,12 @@ class LlamaLog:
         self.hits += 1
         self._buffers += 1
         part, name, kind, size = match[1] or "", match[2], match[3], _mib(match[4])
-        if self._buffers > _MAX_BUFFERS or kind == "output" or name in ("context", "total"):
-            return
         place = place_of(name)
-        if place != HOST:
+        if name in _GROUPS:  # no device before it
+            name, kind, place = "", name, None
+        if self._buffers > _MAX_BUFFERS or "output" in (kind, name) or name in ("context", "total"):
+            return
+        if isinstance(place, int):
             self._load.backends.add(_BACKENDS.get(re.sub(r"\d.*|_.*", "", name), ""))
         if part in _TOWER_PARTS:
             self._load.tower.append(("compute", place, size, line))
@@ -212,6 +215,11 @@ class LlamaLog:
         """Printed before a load as a projection, and at the end, when it also knows what nobody accounts for."""
         if 0 <= int(match[2]) < 1 << 20 and self._load.contexts:
             self._load.unaccounted[int(match[1])] = (int(match[2]) * MIB, line)
+
+    def _failed(self, match: re.Match[str], line: str) -> None:
+        self.hits += 1
+        if len(self.notes) < 8:
+            self.notes.append(f"the engine failed to allocate {format_gib(int(match[2]))} on {match[1]}")
 
     def _rotates(self, match: re.Match[str], line: str) -> None:
         self._load.marks.add("rotates")

@@ -26,6 +26,7 @@ _COMPUTE: Final = re.compile(r"msg=\"inference compute\".*?library=(\w+).*?descr
 _OFFLOADED: Final = re.compile(r"msg=\"offloaded (\d{1,5})/(\d{1,5}) layers to GPU\"")
 _MARKS: Final = ("msg=", "memory.required", "(version ", "Listening on")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": GIB << 10, "KB": 1 << 10, "MB": MIB, "GB": GIB, "TB": GIB << 10}
+_OWN_ENGINE: Final = "this Ollama ran its own engine, which sizes some caches and graphs by other rules than the llama-server of today's"
 _NAMES: Final = {
     "model weights": "weights", "kv cache": "kv_cache", "compute graph": "compute",
     "required.full": "total", "required.kv": "kv_cache", "weights.total": "weights", "graph.full": "compute",
@@ -80,22 +81,20 @@ class OllamaLog(LlamaLog):
 
     def observation(self, source: str, layers: int | None = None, hidden_size: int | None = None) -> Observation | None:
         found = super().observation(source, layers, hidden_size)
-        buffers = found is not None and any(figure.name == "compute" for figure in found.figures)
         gpus = tuple(self._compute) or (found.gpus if found else ())
-        facts = found.facts if found else {}
-        if found is not None and buffers:
-            return Observation(
-                self.engine, source, self._ollama_version, found.figures, found.settings, facts, gpus, found.rates, found.notes
-            )
-        if self._sums:
-            note = "this Ollama ran its own engine, which sizes some caches and graphs by other rules than the llama-server it starts now"
-            return Observation(
-                self.engine, source, self._ollama_version, tuple(self._sums.values()), self._own_settings(found), facts, gpus, (), (note,)
-            )
-        if self._estimate:
-            note = "these are the figures this old Ollama expected before it loaded the model, not what it took"
-            return Observation(self.engine, source, self._ollama_version, tuple(self._estimate.values()), (), facts, gpus, (), (note,))
-        return None
+        facts, rates, notes = (found.facts, found.rates, found.notes) if found else ({}, (), ())
+        whole = found is not None and any(figure.name == "compute" for figure in found.figures)
+        if self._sums and not whole:
+            figures, settings = tuple(self._sums.values()), self._own_settings(found)
+            notes = (_OWN_ENGINE,)
+        elif found is not None:
+            figures, settings = found.figures, found.settings
+        elif self._estimate:
+            figures, settings = tuple(self._estimate.values()), ()
+            notes = ("these are the figures this old Ollama expected before it loaded the model, not what it took",)
+        else:
+            return None
+        return Observation(self.engine, source, self._ollama_version, figures, settings, facts, gpus, rates, notes)
 
     def _own_settings(self, found: Observation | None) -> tuple[Seen, ...]:
         quant = tuple(seen for seen in found.settings if seen.name == "quant") if found else ()

@@ -53,16 +53,16 @@ def _settings(request: Mapping[str, Any]) -> dict[str, Any]:
     found: dict[str, Any] = {"context": parse_tokens(request.get("context") or 8192), "sequences": int(request.get("sequences") or 1)}
     for name in ("kv_type_k", "kv_type_v"):
         found[name] = str(request.get(name) or request.get("kv_type") or "f16")
-    found |= {name: options[name] for name in ("ubatch", "batch", "kv_unified", "flash_attn", "n_gpu_layers") if name in options}
-    return found
+    if options.get("kv_unified"):
+        raise UsageError(f"{PROGRAM} makes a cache for each sequence, no shared pool", "leave kv_unified out")
+    return found | {name: options[name] for name in ("ubatch", "batch", "flash_attn", "n_gpu_layers") if name in options}
 
 
 def _flags(s: Mapping[str, Any]) -> list[str]:
     words = ["-c", str(s["context"] * s["sequences"]), "-np", str(s["sequences"]), "-ctk", s["kv_type_k"], "-ctv", s["kv_type_v"]]
     for name, flag in (("ubatch", "-ub"), ("batch", "-b"), ("n_gpu_layers", "-ngl")):
         words += [flag, str(int(s[name]))] if name in s else []
-    words += ["-fa", "on" if s.get("flash_attn", True) else "off"]
-    return [*words, "--kv-unified" if s.get("kv_unified") else "--no-kv-unified"]
+    return [*words, "-fa", "on" if s.get("flash_attn", True) else "off"]
 
 
 def _run(command: list[str], timeout_s: float) -> str:

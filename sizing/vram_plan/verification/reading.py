@@ -26,7 +26,7 @@ __all__ = ["LIMITS", "Limits", "log_lines", "opened_log"]
 _CHUNK: Final = 1 << 16
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 #: A share of control characters above this in the first chunk is no text.
-_BINARY_SHARE: Final = 0.1
+_BINARY_SHARE: Final = 0.03
 
 
 class Limits:

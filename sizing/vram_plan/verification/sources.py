@@ -27,12 +27,13 @@ def observe(
     api_key: str | None, measure: bool,
 ) -> Observation:  # fmt: skip
     """What is seen there of the model with this many layers and this width, which goes by these names."""
-    address = _address(against)
+    driver = against == "nvml" or against.startswith("nvml:")
+    address = None if driver else _address(against)
     if measure and address is None:
         raise UsageError("only a running server can be measured", "give its address: --against http://127.0.0.1:8080")
     if address is not None:
         return _server(address, names, timeout_s, api_key, measure)
-    if against == "nvml" or against.startswith("nvml:"):
+    if driver:
         from .driver import observe_driver
 
         return observe_driver(against, request.get("engine"))

@@ -134,21 +134,27 @@ def _contradictions(settings: tuple[Setting, ...]) -> list[str]:
 
 
 def _given_memory(model: Model, request: dict[str, Any], seen: Observation) -> list[Line]:
-    """The tokens that the memory the engine says it has for its cache should hold: right whatever else was off."""
+    """The tokens that the memory the engine says it has for its cache should hold, and the longest context: right whatever else was off."""
     told = {"vllm": "available_kv", "sglang": "kv_cache"}.get(seen.engine)
     memory = min((f for f in seen.figures if f.name == told), key=lambda f: f.value, default=None)
-    tokens = seen.figure("kv_tokens")
-    if memory is None or tokens is None or memory.value <= 0 or (seen.engine == "sglang" and model.state_bytes):
+    if memory is None or memory.value <= 0 or (seen.engine == "sglang" and model.state_bytes):
         return []
     machine: Detection = request["gpus"]
     devices = machine.devices or tuple(Device("GPU", i, 80 * GIB, 80 * GIB, None) for i in range(_ranks(request)))
-    ends: list[float] = []
-    for size in (memory.value - memory.step, memory.value, memory.value + memory.step):
-        options = {**request["options"], "kv_cache_memory_bytes": max(int(size), 1)}
-        ends.append(make_plan(model, **{**request, "gpus": Detection(devices), "options": options}).engine.get("kv_tokens") or 0.0)
+    fixed = {**request, "gpus": Detection(devices)}
+    low, plan, high = (
+        make_plan(model, **{**fixed, "options": {**request["options"], "kv_cache_memory_bytes": max(int(size), 1)}})
+        for size in (memory.value - memory.step, memory.value, memory.value + memory.step)
+    )
+    found = []
     why = "the layout of the cache: block size, groups, or a version's rule"
-    step = max(ends[2] - ends[1], ends[1] - ends[0]) + 1
-    return [compared("kv_tokens_of_that_memory", None, "tokens", float(ends[1]), tokens, True, why, step=step)] if ends[0] else []
+    if (tokens := seen.figure("kv_tokens")) and plan.engine.get("kv_tokens"):
+        step = (high.engine["kv_tokens"] - low.engine["kv_tokens"]) / 2 + 1
+        found.append(compared("kv_tokens_of_that_memory", None, "tokens", float(plan.engine["kv_tokens"]), tokens, True, why, step=step))
+    if (longest := seen.figure("max_context")) and plan.fit.max_context:
+        step = ((high.fit.max_context or 0) - (low.fit.max_context or 0)) / 2 + 1
+        found.append(compared("max_context_of_that_memory", None, "tokens", float(plan.fit.max_context), longest, True, why, step=step))
+    return found
 
 
 def _ranks(request: dict[str, Any]) -> int:

@@ -38,6 +38,7 @@ _FIGURES: Final[tuple[tuple[re.Pattern[str], str, Unit, float], ...]] = (
 _MARKS: Final = (
     "GiB", " GB", "KV cache", "Maximum concurrency", "blocks", "args:", "config:", "max_num_batched_tokens", "max model len", "(largest=",
     "gpu-memory-utilization", "Resolved architecture", "Cudagraph is disabled", "LLM engine", "version ", "vllm serve ",
+    "cache blocks", "out of memory",
 )  # fmt: skip
 _VERSION: Final = re.compile(r"(?:LLM engine \(v|vLLM API server version |[█▀▄ ]version )(\d+\.\d+(?:\.\d+)?)")
 _CONFIG: Final = re.compile(r"Initializing an? (?:V[01] )?LLM engine .{0,40}?config: ?(.*)")
@@ -48,6 +49,7 @@ _LENGTH: Final = re.compile(r"Using max model len (\d{1,9})|Maximum concurrency 
 _BATCH: Final = re.compile(r"max_num_batched_tokens=(\d{1,9})")
 _UTILIZATION: Final = re.compile(r"gpu-memory-utilization(?:=| from )(\d?\.\d{1,6})|gpu_memory_utilization \((\d?\.\d{1,6})\)")
 _FULL_GRAPHS: Final = re.compile(r"FULL=\d+ \(largest=(\d{1,5})\)")
+_FAILED: Final = re.compile(r"(No available memory for the cache blocks|CUDA out of memory\. Tried to allocate [\d.]{1,12} [GM]iB)")
 _ARCHITECTURE: Final = re.compile(r"Resolved architecture: (\w{1,80})")
 
 #: An argument's name → what `plan` calls it.
@@ -123,6 +125,8 @@ class VllmLog:
             largest = int(match[1])
             if largest < 512:  # decode graphs end at the number of sequences, or at 512
                 self._take("graph_sequences", str(largest), short)
+        if (match := _FAILED.search(line)) and len(self.notes) < 8:
+            self.notes.append(f"the engine did not start: {match[1]}")
         if "Cudagraph is disabled under eager mode" in line:
             self._take("enforce_eager", "True", short)
 
