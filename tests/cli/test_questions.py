@@ -5,21 +5,11 @@ from __future__ import annotations
 import csv
 import io
 import json
-from types import SimpleNamespace
+import re
 
 import pytest
-from vram_plan.questions.catalogue_fit import ModelFit, ModelsFit
-from vram_plan.questions.cells import Cell, Machine
-from vram_plan.questions.compare import Comparison, Line, Subject
-from vram_plan.questions.table import Table, TableRow
-from vram_plan.results import EstimatedRate, LaunchCommand
-from vram_plan_cli.compare_screen import print_comparison
-from vram_plan_cli.models_screen import print_models_fit
+from screen_values import TABLE
 from vram_plan_cli.table_screen import print_table
-
-GIB = 1 << 30
-CARD = Machine("RTX 3060 12GB", 1, 12 * GIB, 11 * GIB, 11 * GIB)
-
 
 QUESTIONS = {
     "table": ("table", "llama3.1-8b", "--gpu", "RTX 3060 12GB"),
@@ -96,53 +86,16 @@ def test_errors_are_one_line_with_the_documented_code(run, args: tuple[str, ...]
     assert word in result.err and "Traceback" not in result.err
 
 
-# --- the screens, as they look: made-up answers, so that only the drawing is held fixed -------------------------------
+# --- the screens in other widths and colours; as they look: test_screens.py -------------------------------------------
 
 
-@pytest.fixture
-def plain(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("COLUMNS", "80")
-    monkeypatch.setenv("NO_COLOR", "1")
-
-
-TABLE = Table(
-    "meta-llama/Meta-Llama-3-8B", 8192, "ollama", CARD, "f16", "f16", 1, (4096, 8192, 131072),
-    (
-        TableRow("Q8_0", 8.5, 8 * GIB, (
-            Cell(4096, 9 * GIB, 2 * GIB, "fits"), Cell(8192, 11 * GIB, 1 << 20, "tight"), Cell(131072, 25 * GIB, -14 * GIB, "does_not_fit"),
-        ), 8400, None),
-        TableRow("Q4_K_M", 4.9, 4 * GIB, (
-            Cell(4096, 5 * GIB, 6 * GIB, "fits"), Cell(8192, 6 * GIB, 5 * GIB, "fits"), Cell(131072, 21 * GIB, -10 * GIB, "does_not_fit"),
-        ), None, None),
-    ),
-    ("engine not given: Ollama (a small format on one GPU)",),
-)  # fmt: skip
-
-
-def test_the_table(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
-    print_table(TABLE, "")
-    assert capsys.readouterr().out == """\
-Meta-Llama-3-8B · KV f16 · Ollama on RTX 3060 12GB
-
-format     4k      8k    128k   longest
-Q8_0    9.0 ✓  11.0 !  25.0 ✗     8,400
-Q4_K_M  5.0 ✓   6.0 ✓  21.0 ✗  no limit
-
-GiB needed of 11.0 free: ✓ fits, ! tight, ✗ does not fit; longest: tokens of
-context
-engine: Ollama (a small format on one GPU)
-"""
-
-
-def test_a_narrow_table_keeps_the_longest_context(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_narrow_table_keeps_the_longest_context(capsys: pytest.CaptureFixture[str]) -> None:
     print_table(TABLE, "", width=28)
     header = capsys.readouterr().out.splitlines()[3]
     assert header.split() == ["format", "128k", "longest"]
 
 
 def test_the_table_in_colour_says_the_same(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    import re
-
     monkeypatch.setenv("COLUMNS", "80")
     monkeypatch.setenv("NO_COLOR", "1")
     print_table(TABLE, "")
@@ -154,48 +107,3 @@ def test_the_table_in_colour_says_the_same(monkeypatch: pytest.MonkeyPatch, caps
     with_colour = capsys.readouterr().out
     assert "\x1b[32m" in with_colour and "\x1b[31m" in with_colour
     assert re.sub(r"\x1b\[[0-9;]*m", "", with_colour) == without
-
-
-def test_the_comparison(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
-    start = LaunchCommand("ollama", "ollama run a", {"OLLAMA_FLASH_ATTENTION": "1"})
-    subjects = tuple(Subject(label, SimpleNamespace(launch=launch)) for label, launch in (("RTX 4090", (start,)), ("8GB", ())))  # type: ignore[arg-type]
-    lines = (
-        Line("verdict", "text", ("fits", "does_not_fit"), True, (0,)),
-        Line("weights", "bytes", (4 * GIB, 4 * GIB), False, ()),
-        Line("longest context", "tokens", ("no limit", 1000), True, (0,)),
-        Line("first token", "s", (0.5, None), True, ()),
-    )
-    print_comparison(Comparison(subjects, lines, ("Llama", "ollama")), "")
-    assert capsys.readouterr().out == """\
-Llama · Ollama
-
-                     RTX 4090             8GB
-≠ verdict              ✓ fits  ✗ does not fit
-  weights            4.00 GiB        4.00 GiB
-≠ longest context  no limit *           1,000
-≠ first token           0.5 s               –
-
-≠ differs by more than 5 %, * best
-
-start
-RTX 4090  OLLAMA_FLASH_ATTENTION=1 ollama run a
-"""
-
-
-def test_the_models(plain: None, capsys: pytest.CaptureFixture[str]) -> None:
-    rate = EstimatedRate(41.7, 30, 50, "memory")
-    moe = ModelFit("moe-30b", "a/moe", 30 * 10**9, 3 * 10**9, 40960, "Q4_K_M", 10 * GIB, GIB, "tight", 20480, rate, 1.0, 0.03)
-    dense = ModelFit("dense-8b", "a/dense", 8 * 10**9, 8 * 10**9, 8192, "Q8_0", 9 * GIB, 2 * GIB, "fits", 8192, None, None, 0.0)
-    print_models_fit(ModelsFit(CARD, "ollama", 8192, 2, (moe, dense), 7, 0, 3), "")
-    assert capsys.readouterr().out == """\
-RTX 3060 12GB · 8,192 tokens × 2 sequences · Ollama
-
-model        size  active  format     GiB  tokens/s  longest
-moe-30b   30.00 B  3.00 B  Q4_K_M  10.0 !        42   20,480
-dense-8b   8.00 B          Q8_0     9.0 ✓              8,192
-
-GiB of 11.0: ✓ fits, ! just fits; in the format that loses least of those that
-fit
-left out: 7 too large for any format that loses little, 3 trained for less
-context
-"""
