@@ -175,5 +175,20 @@ def test_hostile_towers_are_one_clear_error(config: Mapping[str, Any]) -> None:
         read_architecture(config)
 
 
+def test_mistral_small_has_a_head_of_its_own() -> None:
+    """24,011,361,280 parameters, as its checkpoint and vLLM's logs have them; tied where the text model says so, as Ministral 3B's does."""
+    text = {
+        "model_type": "mistral", "head_dim": 128, "hidden_size": 5120, "intermediate_size": 32768, "num_attention_heads": 32,
+        "num_hidden_layers": 40, "num_key_value_heads": 8, "vocab_size": 131072,
+    }  # fmt: skip
+    tower = {"model_type": "pixtral", "head_dim": 64, "hidden_size": 1024, "intermediate_size": 4096, "num_attention_heads": 16}
+    config = {"model_type": "mistral3", "text_config": text, "vision_config": {**tower, "num_hidden_layers": 24, "patch_size": 14}}
+    assert parameters(read_architecture(config)).total == 24_011_361_280
+    assert not read_architecture(config).tied_embeddings
+    assert read_architecture({**config, "text_config": {**text, "tie_word_embeddings": True}}).tied_embeddings
+    assert read_architecture({**config, "tie_word_embeddings": True}).tied_embeddings
+    assert read(model_type="mistral3").tied_embeddings  # transformers' class, all by default
+
+
 def test_nested_configs_that_name_each_other_end() -> None:
     assert read(model_type="llava", text_config={"model_type": "llava"}).layers == 32

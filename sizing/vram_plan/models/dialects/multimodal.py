@@ -224,7 +224,12 @@ def t_ffn(c: Config) -> int:
 
 @family("mistral3")
 def mistral3(c: Config) -> Architecture:
-    t = read_text(c, "mistral", tied=True, absent=_MISTRAL3_TEXT)
+    """Where the outer config says nothing of ties, the text model's own flag holds, not transformers' default of tied.
+
+    Mistral-Small-3.1's checkpoint has a head of its own, and vLLM's logs show it (44.76 GiB; llm-d-planner PR 205, 0.19).
+    """
+    silent = c.section("text_config") is not None and not c.has("tie_word_embeddings")
+    t = read_text(c, "mistral", tied=True, tie="own" if silent else "outer", absent=_MISTRAL3_TEXT)
     return _pixtral_merger(c, t, _PIXTRAL)
 
 
