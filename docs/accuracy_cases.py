@@ -220,7 +220,8 @@ def llamacpp_cases(every: int) -> Found:
 def vllm_weight_cases(every: int) -> Found:
     """Parameter and buffer bytes of a rank, and refused splits, against vLLM's own classes."""
     for row in rows("vllm_weights.jsonl", every):
-        model, kind = named(row["model"]), kind_of(named(row["model"]).architecture)
+        model = local(row["config"]) if "config" in row else named(row["model"])
+        kind = kind_of(model.architecture)
         format = find_format(row["format"] or model.stored_format)
         options = (("moe_backend", row["moe_backend"]),) if "moe_backend" in row else ()
         work = Work("vllm", format, "bf16", "bf16", 8192, options=options)

@@ -32,11 +32,12 @@ TOWER_IN_4_BITS = ("google/gemma-3-27b-it", ("AWQ", "W4A16"))
 
 @cache
 def model(name: str, folder: Path) -> Model:
-    """From the catalogue; transformers' default configs from the rows of the transformers oracle."""
-    if not name.startswith("class-default/"):
+    """From the catalogue; transformers' default configs from the rows of the transformers oracle; others from the row itself."""
+    config = next((case["config"] for case in CASES if case["model"] == name and "config" in case), None)
+    if config is None and not name.startswith("class-default/"):
         return vp.load(name, offline=True)
     rows = (json.loads(line) for line in (DATA / "oracle.jsonl").read_text("utf-8").splitlines())
-    config = next(row["config"] for row in rows if row["model"] == name)
+    config = config or next(row["config"] for row in rows if row["model"] == name)
     path = folder / f"{name.replace('/', '--')}.json"
     path.write_text(json.dumps(config))
     return vp.load(str(path), offline=True)
