@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import pytest
-
 import vram_plan as vp
 from vram_plan.calibration.layout import layout_of
 from vram_plan.calibration.shapes import first_layers, from_wire, ladder_shape, to_wire
@@ -57,7 +56,8 @@ def test_it_is_as_large_as_the_inventory(kind: str) -> None:
     places = [min(24, layer.window or 24) for layer in architecture.cache_layers]
     held = [layer.tokens_held(24) + (1 if place < 24 else 0) for layer, place in zip(architecture.cache_layers, places, strict=True)]
     assert places == held, "a static ring has the newest token's own place besides the W - 1 that are kept"
-    assert decoder.kv_bytes == sum(2 * place * layer.elements_per_token for place, layer in zip(places, architecture.cache_layers, strict=True))
+    elements = [place * layer.elements_per_token for place, layer in zip(places, architecture.cache_layers, strict=True)]
+    assert decoder.kv_bytes == 2 * sum(elements)
     if not any(layer.window for layer in architecture.cache_layers):
         assert decoder.kv_bytes == architecture.kv_bytes(24)
 

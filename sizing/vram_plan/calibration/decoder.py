@@ -7,8 +7,9 @@ are rotary over the whole head and residuals plain, whichever family: their cost
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from copy import copy
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from .kernels import Linear, WeightKind, fill, linear_of, load_torch
 from .layout import Block, Layer, Layout, Matrix, Norm
@@ -75,7 +76,7 @@ class Decoder:
         self.end_bytes = self.weight_bytes - (self.embedding.nbytes if self.head else 0)
         self.layers = [self._layer(layer) for layer in layout.layers]
         self.tokens = self.torch.zeros(sequences, dtype=self.torch.long, device=place)
-        self._ropes = {layer.head_dim: self._rope_tables(layer.head_dim) for layer in layout.layers}
+        self._ropes = {dim: self._rope_tables(dim) for dim in {layer.head_dim for layer in layout.layers}}
 
     # --- building ---
 
@@ -157,6 +158,11 @@ class Decoder:
         """What the cache takes, all sequences."""
         return sum(layer.k.nbytes + layer.v.nbytes for layer in self.layers)
 
+    @property
+    def table_bytes(self) -> int:
+        """The rotary tables."""
+        return sum(table.nbytes for pair in self._ropes.values() for table in pair)
+
     def read_bytes(self, layers: int | None = None) -> int:
         """Weight bytes one token needs: of routed experts the chosen ones, of the embedding one row unless it is the head."""
         used = self.layers[:layers]
@@ -198,7 +204,10 @@ class Decoder:
             return x
         f = self.torch.nn.functional
         shape = norm.weight.shape
-        result: Tensor = f.layer_norm(x, shape, norm.weight, norm.bias) if norm.bias is not None else f.rms_norm(x, shape, norm.weight, _EPS)
+        if norm.bias is not None:
+            result: Tensor = f.layer_norm(x, shape, norm.weight, norm.bias)
+        else:
+            result = f.rms_norm(x, shape, norm.weight, _EPS)
         return result
 
     def _run(self, layer: _Layer, x: Tensor, first: int) -> Tensor:
@@ -216,7 +225,7 @@ class Decoder:
     def _attention(self, layer: _Layer, h: Tensor, first: int) -> Tensor:
         of = layer.of
         rows, q_width, kv_width = h.shape[0], of.heads * of.head_dim, of.kv_heads * of.head_dim
-        q, k, v = layer.qkv(h).split((q_width, kv_width, kv_width), -1)
+        q, k, v = layer.qkv(h).split_with_sizes((q_width, kv_width, kv_width), -1)
         q, k = self._head_normed(layer, "q_norm", q), self._head_normed(layer, "k_norm", k)
         q, k, v = q.view(rows, of.heads, -1), k.view(rows, of.kv_heads, -1), v.view(rows, of.kv_heads, -1)
         one = self.sequences > 1 or rows == 1
@@ -279,18 +288,16 @@ class Decoder:
         return block.down(self._activated(block.up(h), block.gated))
 
     def _activated(self, made: Tensor, gated: bool) -> Tensor:
-        silu: Any = self.torch.nn.functional.silu
+        silu: Callable[..., Tensor] = self.torch.nn.functional.silu
         if not gated:
-            result: Tensor = silu(made, inplace=True)
-            return result
+            return silu(made, inplace=True)
         gate, up = made.chunk(2, -1)
-        result = silu(gate).mul_(up)
-        return result
+        return silu(gate).mul_(up)
 
     def _mixture(self, layer: _Layer, h: Tensor) -> Tensor:
         """Each token's chosen experts, weighted by the router."""
-        assert layer.router is not None  # a layer without a dense block has one
-        scores = layer.router(h).softmax(-1)
+        router: Any = layer.router
+        scores: Tensor = router(h).softmax(-1)
         chosen = scores if layer.correction is None else scores + layer.correction
         ids = chosen.topk(layer.of.chosen, -1).indices
         shares = scores.gather(-1, ids)
@@ -298,7 +305,7 @@ class Decoder:
         return self._grouped(layer, h, ids, shares) if layer.stacks else self._one_by_one(layer, h, ids, shares)
 
     def _one_by_one(self, layer: _Layer, h: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
-        result = self.torch.zeros_like(h)
+        result: Tensor = self.torch.zeros_like(h)
         for expert in sorted(set(ids.flatten().tolist())):
             rows, slots = (ids == expert).nonzero(as_tuple=True)
             made = self._block_out(layer.routed[expert], h[rows])
@@ -307,16 +314,17 @@ class Decoder:
 
     def _grouped(self, layer: _Layer, h: Tensor, ids: Tensor, shares: Tensor) -> Tensor:
         """All chosen experts in two grouped products over rows sorted by expert; no value leaves the device."""
-        assert layer.stacks is not None and layer.of.routed is not None  # built so
-        torch, (up, down) = self.torch, layer.stacks
+        stacks, routed = cast("tuple[Tensor, Tensor]", layer.stacks), cast("Block", layer.of.routed)
+        torch, (up, down) = self.torch, stacks
         order = ids.flatten().argsort()
         rows = order // ids.shape[-1]
         counts = (ids.flatten()[:, None] == torch.arange(up.shape[0], device=self.place)).sum(0)
         ends = counts.cumsum(0).to(torch.int32)
         made = torch._grouped_mm(h[rows], up.transpose(-2, -1), offs=ends)
-        made = torch._grouped_mm(self._activated(made, layer.of.routed.gated), down.transpose(-2, -1), offs=ends)
+        made = torch._grouped_mm(self._activated(made, routed.gated), down.transpose(-2, -1), offs=ends)
         weighted = made * shares.flatten()[order, None]
-        return torch.zeros_like(h).index_add_(0, rows, weighted)
+        result: Tensor = torch.zeros_like(h)
+        return result.index_add_(0, rows, weighted)
 
 
 _NORMS = ("q_norm", "k_norm", "before_attention", "after_attention", "before_ffn", "after_ffn")

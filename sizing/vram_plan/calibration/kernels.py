@@ -69,7 +69,7 @@ class PlainLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         if self.by_vector and x.shape[0] == 1:
-            row = self._mv(self.weight, x[0])
+            row: Tensor = self._mv(self.weight, x[0])
             return (row if self.bias is None else row.add_(self.bias))[None]
         result: Tensor = self._linear(x, self.weight, self.bias)
         return result
@@ -110,7 +110,8 @@ def _empty_int4(rows: int, columns: int, place: device) -> Tensor:
     if place.type == "cpu":
         made: Tensor = torch.empty(rows, columns // 2, dtype=torch.uint8, device=place)
         return made
-    return torch.empty(rows // 8, columns // (_TILES * 16), 32, _TILES // 2, dtype=torch.int32, device=place)
+    tiled: Tensor = torch.empty(rows // 8, columns // (_TILES * 16), 32, _TILES // 2, dtype=torch.int32, device=place)
+    return tiled
 
 
 def packs_to_int4(rows: int, columns: int) -> bool:

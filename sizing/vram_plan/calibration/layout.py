@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 from ..errors import UsageError
 from ..models.architecture import Architecture, CacheLayer, Tensor
@@ -208,6 +208,7 @@ def _layer(tensors: list[Tensor], cache: CacheLayer, chosen: int, where: str) ->
     return layer
 
 
+@lru_cache(maxsize=64)
 def layout_of(architecture: Architecture) -> Layout:
     """What the decoder builds for an architecture: its text model, without towers and draft layers.
 
@@ -227,7 +228,6 @@ def layout_of(architecture: Architecture) -> Layout:
     if ends.tensors or embedding.columns != architecture.hidden_size or (head is None and not architecture.tied_embeddings):
         strange = ", ".join(sorted(ends.tensors)[:4]) or "a model without an output matrix"
         raise UsageError(f"{architecture.name}: the decoder does not know {strange}", _HINT)
-    layers = tuple(
-        _layer(by_layer[i], caches[i], architecture.experts_per_token, f"{architecture.name}, layer {i}") for i in range(architecture.layers)
-    )
+    chosen = architecture.experts_per_token
+    layers = tuple(_layer(by_layer[i], caches[i], chosen, f"{architecture.name}, layer {i}") for i in range(architecture.layers))
     return Layout(architecture.hidden_size, embedding.rows, layers, norm, head)

@@ -61,7 +61,8 @@ class Point:
     `shape` names the model (or the buffer); `tokens` are new ones of each of `batch` sequences after `depth` others. `bytes` are the
     weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic of the matrices, `attention_flops` of attention.
     A `memory` point has no times: `bytes` is what was held, `expected_bytes` what the plan says, and `part` of what (weights,
-    kv_cache, activations, allocator, runtime, total).
+    kv_cache, buffers, activations, allocator, runtime, total). Of a step or a prompt `part` says what it is for: "fit", "held-out",
+    or "model" (the one that was asked for).
     """
 
     what: What

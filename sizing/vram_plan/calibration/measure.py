@@ -1,0 +1,240 @@
+"""The measuring itself: bandwidth, products, prompts and single tokens, each point taken in rounds over all points."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from ..hardware.profiles import Point
+from .clock import Clock, summary
+from .decoder import Decoder
+from .kernels import PlainLinear, choose_product, fill, load_torch
+from .layout import layout_of
+from .place import dtype_named
+from .shapes import first_layers
+from .work import ROUNDS, STEPS, Run
+
+if TYPE_CHECKING:
+    from torch import device
+
+__all__ = ["Bench", "is_out_of_memory"]
+
+#: Most rounds, where the steps are quick and the time allows.
+_MOST_ROUNDS = 9
+_WARM_S = 0.5
+#: A later round this much slower than the first: heat or a neighbour.
+_DRIFT, _SPREAD = 1.10, 1.15
+
+
+@dataclass(slots=True)
+class _Task:
+    """One point being measured: what to call, what it will say, the times of each round."""
+
+    point: Point
+    call: Callable[[], Any]
+    rounds: list[list[float]] = field(default_factory=list)
+
+    @property
+    def times(self) -> list[float]:
+        return [seconds for one in self.rounds for seconds in one]
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch or Python ran out of memory, on whichever device."""
+    words = str(error).lower()
+    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words or "failed to allocate" in words
+
+
+class Bench:
+    """Measures on one device until `ends` (monotonic seconds). `say` gets each thing being measured and the seconds left."""
+
+    def __init__(self, place: device, *, dtype: str, grouped: bool, graphs: bool, ends: float, say: Callable[[str, float], None]) -> None:
+        self.torch, self.place, self.clock = load_torch(), place, Clock(place)
+        self.dtype, self.use_grouped, self.use_graphs, self.ends, self._say = dtype, grouped, graphs, ends, say
+        self.flags: list[str] = []
+        self._graph_pool: Any = None
+
+    @property
+    def left(self) -> float:
+        return self.ends - time.monotonic()
+
+    def say(self, what: str) -> None:
+        self._say(what, max(self.left, 0.0))
+
+    def flag(self, text: str) -> None:
+        if text not in self.flags:
+            self.flags.append(text)
+
+    # --- bandwidth and products ---
+
+    def bandwidth(self, sizes: tuple[int, int]) -> Iterator[Point]:
+        """Copying a buffer, and reading one: the smaller stays in the last cache, the larger does not."""
+        for name, size in zip(("cache", "memory"), sizes, strict=True):
+            self.say(f"bandwidth, {name}")
+            source = fill(self.torch.empty(size // 4, dtype=self.torch.float32, device=self.place))
+            target = self.torch.empty_like(source)
+            yield self._repeated(Point("copy", name, "f32", bytes=2 * source.nbytes), partial(target.copy_, source))
+            yield self._repeated(Point("read", name, "f32", bytes=source.nbytes), source.sum)
+
+    def products(self, shapes: tuple[tuple[int, int, int], ...]) -> Iterator[Point]:
+        """Rows × inputs by inputs × columns, of random numbers."""
+        dtype = dtype_named(self.dtype)
+        for rows, columns, inputs in shapes:
+            self.say(f"matrix product of {rows} rows")
+            x, w = (fill(self.torch.empty(n, inputs, dtype=dtype, device=self.place)) for n in (rows, columns))
+            point = Point("matmul", f"{rows}x{columns}x{inputs}", self.dtype, tokens=rows, flops=2.0 * rows * columns * inputs)
+            yield self._repeated(point, partial(self.torch.nn.functional.linear, x, w))
+
+    def _repeated(self, point: Point, call: Callable[[], Any]) -> Point:
+        """Warm for half a second at most, then 15 times, or as often as 2 % of the time allow (5 at least)."""
+        share = max(self.left * 0.02, 0.02)
+        once, started = self.clock.times(call, 1)[0], time.monotonic()
+        while time.monotonic() - started < min(_WARM_S, share / 2):
+            self.clock.times(call, 1)
+        s = summary(self.clock.times(call, max(min(15, int(share / max(once, 1e-7))), 5)))
+        return replace(point, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)
+
+    # --- decoders ---
+
+    def build(self, run: Run) -> tuple[Decoder, Run] | None:
+        """The run's decoder. Out of memory halves its layers and says so; None when not even one layer fits."""
+        layers = run.architecture.layers
+        while layers:
+            try:
+                return self._built(replace(run, architecture=first_layers(run.architecture, layers))), run
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                self.free()
+                then = f"tried with {layers // 2}" if layers > 1 else "left out"
+                self.flag(f"{run.name}: out of memory with {layers} layers, {then}")
+                layers //= 2
+                run = replace(run, depths=tuple(dict.fromkeys((min(n, layers), depth) for n, depth in run.depths)))
+        return None
+
+    def _built(self, run: Run) -> Decoder:
+        self.say(f"{run.name}: building")
+        torch = self.torch
+        packed = run.weights in ("int8", "int4")
+        kind: Any = run.weights if packed else "plain"
+        dtype = torch.bfloat16 if packed else dtype_named(run.weights)
+        capacity = max(run.capacity, *run.prompts, 1)
+        decoder = Decoder(layout_of(run.architecture), dtype, self.place, capacity=capacity, weights=kind, grouped=self.use_grouped)
+        seen: dict[tuple[int, int], bool] = {}
+        for layer in decoder.layers:
+            for linear in (layer.qkv, layer.out, *((layer.dense.up, layer.dense.down) if layer.dense else ())):
+                if isinstance(linear, PlainLinear):
+                    rows, columns = linear.weight.shape
+                    if (rows, columns) not in seen:
+                        choose_product(linear, columns, self.clock.rough)
+                        seen[rows, columns] = linear.by_vector
+                    linear.by_vector = seen[rows, columns]
+        return decoder
+
+    def free(self) -> None:
+        """Give what torch keeps in reserve back to the device."""
+        if self.place.type == "cuda":
+            self.torch.cuda.empty_cache()
+        elif self.place.type == "mps":
+            self.torch.mps.empty_cache()
+
+    def tasks(self, decoder: Decoder, run: Run) -> Iterator[_Task]:
+        """Every single-token point of a run; a step that cannot run is left out and said."""
+        for layers, depth in run.depths:
+            yield from self._steps(decoder, run, layers, depth)
+        for count, depth in run.batches:
+            try:
+                yield from self._steps(decoder.for_sequences(count, depth), run, len(decoder.layers), depth)
+            except (RuntimeError, MemoryError) as error:
+                self._skip(f"{run.name}: {count} sequences", error)
+
+    def _steps(self, decoder: Decoder, run: Run, layers: int, depth: int) -> Iterator[_Task]:
+        point = Point(
+            "decode", run.name, run.weights, tokens=1, depth=depth, batch=decoder.sequences, layers=layers,
+            bytes=decoder.read_bytes(layers), kv_bytes=decoder.kv_read_bytes(depth, layers), part=run.role,
+            flops=decoder.layout.matrix_flops(layers) * decoder.sequences,
+        )  # fmt: skip
+
+        def eager() -> None:
+            decoder.step(depth, layers)
+
+        try:
+            eager()
+            yield _Task(replace(point, mode="eager"), eager)
+            if self.use_graphs:
+                yield _Task(replace(point, mode="graph"), self._recorded(eager))
+        except (RuntimeError, MemoryError) as error:
+            self._skip(f"{run.name}: a token after {depth:,}", error)
+
+    def _recorded(self, call: Callable[[], Any]) -> Callable[[], Any]:
+        """The call as a CUDA graph, so that launching its kernels takes no time of the host's."""
+        torch = self.torch
+        if self._graph_pool is None:
+            self._graph_pool = torch.cuda.graph_pool_handle()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(2):
+                call()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._graph_pool):
+            call()
+        replay: Callable[[], Any] = graph.replay
+        return replay
+
+    def _skip(self, what: str, error: BaseException) -> None:
+        if is_out_of_memory(error):
+            self.free()
+            self.flag(f"{what}: out of memory, left out")
+        else:
+            self.flag(f"{what}: torch cannot run it here ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})")
+
+    def decode(self, tasks: list[_Task], share_s: float) -> Iterator[Point]:
+        """Rounds over all tasks, so that a drift of the machine touches all alike: three at least, more where time is left."""
+        started = time.monotonic()
+        for number in range(_MOST_ROUNDS):
+            begun = time.monotonic()
+            for task in tasks:
+                self.say(f"{task.point.shape}: a token after {task.point.depth:,}, round {number + 1}")
+                if number and time.monotonic() > started + 2 * share_s:
+                    break
+                task.call()
+                task.rounds.append(self.clock.times(task.call, STEPS))
+            took = time.monotonic() - begun
+            if number + 1 >= ROUNDS and time.monotonic() + took > started + share_s:
+                break
+        for task in tasks:
+            yield self._point_of(task)
+
+    def _point_of(self, task: _Task) -> Point:
+        s = summary(task.times)
+        medians = [summary(times).median_s for times in task.rounds]
+        p, name = task.point, f"{task.point.shape}, {task.point.depth:,} tokens"
+        if s.p90_s > _SPREAD * s.median_s:
+            self.flag(f"{name}: the times scatter (90th percentile {s.p90_s / s.median_s:.2f} of the median)")
+        if max(medians[0], medians[-1]) > _DRIFT * min(medians[0], medians[-1]):
+            self.flag(f"{name}: the last round took {medians[-1] / medians[0]:.2f} of the first")
+        return replace(p, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)
+
+    def prompts(self, decoder: Decoder, run: Run) -> Iterator[Point]:
+        """Prompts of each length, at least three times each."""
+        for tokens in run.prompts:
+            self.say(f"{run.name}: a prompt of {tokens:,}")
+            ids = self.torch.randint(0, decoder.layout.vocab, (tokens,), device=self.place)
+            point = Point(
+                "prefill", run.name, run.weights, mode="eager", tokens=tokens, layers=len(decoder.layers), bytes=decoder.read_bytes(),
+                flops=decoder.layout.matrix_flops() * tokens, attention_flops=decoder.layout.attention_flops(tokens), part=run.role,
+            )  # fmt: skip
+            try:
+                decoder.prefill(ids)
+                once = self.clock.times(partial(decoder.prefill, ids), 1)
+                more = max(min(int(self.left * 0.03 / max(once[0], 1e-6)), 7), 2)
+                s = summary(once + self.clock.times(partial(decoder.prefill, ids), more))
+            except (RuntimeError, MemoryError) as error:
+                self._skip(f"{run.name}: a prompt of {tokens:,}", error)
+                continue
+            yield replace(point, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)

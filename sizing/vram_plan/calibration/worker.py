@@ -1,0 +1,156 @@
+"""The measuring process: `python -m vram_plan.calibration.worker`. Jobs come as lines of JSON on stdin, answers go as lines to stdout.
+
+A job is {"do": "look" | "measure" | "memory", …}. An answer is one of {"progress": …}, {"point": …}, {"flag": …}, {"facts": …},
+{"done": true}, {"error": {"kind", "message", "hint"}}. When stdin closes, the process ends at once: nobody waits for it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict
+from typing import IO, TYPE_CHECKING, Any
+
+from ..errors import VramPlanError
+
+if TYPE_CHECKING:
+    from ..hardware.profiles import Point
+    from .driver import Snapshot
+
+__all__ = ["main"]
+
+
+class _Speaker:
+    """Writes answers, and is gone when nobody reads them."""
+
+    def __init__(self, out: IO[str]) -> None:
+        self._out, self._last = out, 0.0
+
+    def say(self, **answer: Any) -> None:
+        try:
+            self._out.write(json.dumps(answer) + "\n")
+            self._out.flush()
+        except OSError:
+            os._exit(1)
+
+    def progress(self, what: str, left_s: float) -> None:
+        """At most ten a second."""
+        if time.monotonic() - self._last > 0.1:
+            self._last = time.monotonic()
+            self.say(progress={"what": what, "left_s": round(left_s, 1)})
+
+
+def _jobs() -> queue.Queue[dict[str, Any]]:
+    """Jobs as they come; the end of stdin ends the process, whatever it is doing."""
+    waiting: queue.Queue[dict[str, Any]] = queue.Queue()
+
+    def read() -> None:
+        for line in sys.stdin:
+            waiting.put(json.loads(line))
+        waiting.put({"do": "stop"})
+        time.sleep(0.5)
+        os._exit(0)
+
+    threading.Thread(target=read, daemon=True).start()
+    return waiting
+
+
+def _look(job: Mapping[str, Any], speaker: _Speaker) -> None:
+    from .place import look_at, open_place
+
+    speaker.say(facts=asdict(look_at(open_place(job["device"]), job["dtype"])))
+
+
+def _measure(job: Mapping[str, Any], speaker: _Speaker) -> None:
+    """Bandwidth, products, then every run built, its prompts, and at last the single tokens of all in rounds."""
+    from .driver import Watch, disturbances
+    from .kernels import load_torch
+    from .measure import Bench
+    from .place import open_place
+
+    torch, place = load_torch(), open_place(job["device"])
+    if job["threads"]:
+        torch.set_num_threads(job["threads"])
+    ends = time.monotonic() + job["seconds"]
+    bench = Bench(place, dtype=job["dtype"], grouped=job["grouped"], graphs=job["graphs"], ends=ends, say=speaker.progress)
+    watch = Watch(job["uuid"])
+    looks = [watch.look()]
+    with torch.inference_mode():
+        for point in _points(bench, job, watch, looks):
+            speaker.say(point=asdict(point))
+    looks.append(watch.look())
+    for flag in (*disturbances(looks[0], looks[len(looks) // 2], looks[-1]), *bench.flags):
+        speaker.say(flag=flag)
+
+
+def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot]) -> Iterator[Point]:
+    from .work import run_from_wire
+
+    yield from bench.bandwidth(tuple(job["buffers"]))
+    yield from bench.products(tuple(tuple(shape) for shape in job["matmul"]))
+    bench.free()
+    tasks = []
+    for wire in job["runs"]:
+        built = bench.build(run_from_wire(wire))
+        if built is not None:
+            yield from bench.prompts(*built)
+            tasks += list(bench.tasks(*built))
+        looks.append(watch.look())
+    yield from bench.decode(tasks, bench.left * 0.8)
+
+
+def _memory(job: Mapping[str, Any], speaker: _Speaker) -> None:
+    from .driver import Watch
+    from .work import job_from_wire
+
+    watch = Watch(job["uuid"])
+    before = watch.look().used_bytes
+    from .kernels import load_torch
+    from .memory import memory_points
+    from .place import open_place
+
+    place = open_place(job["device"])
+    if job["threads"]:
+        load_torch().set_num_threads(job["threads"])
+    for point in memory_points(job_from_wire(job["job"]), place, job["dtype"], before, job["uuid"]):
+        speaker.say(point=asdict(point))
+
+
+_DOES = {"look": _look, "measure": _measure, "memory": _memory}
+
+
+def _answer(job: Mapping[str, Any], speaker: _Speaker) -> None:
+    """One job; whatever goes wrong becomes an answer."""
+    try:
+        _DOES[job["do"]](job, speaker)
+        speaker.say(done=True)
+    except VramPlanError as error:
+        speaker.say(error={"kind": error.code, "message": error.message, "hint": error.hint})
+    except ImportError as error:
+        speaker.say(error={"kind": "missing_extra", "message": f"torch cannot be imported: {str(error)[:300]}", "hint": ""})
+    except Exception as error:  # torch raises RuntimeError for nearly everything
+        from .measure import is_out_of_memory
+
+        kind = "out_of_memory" if is_out_of_memory(error) else "hardware"
+        words = (str(error).splitlines() or [""])[0][:300]
+        speaker.say(error={"kind": kind, "message": f"{type(error).__name__}: {words}", "hint": ""})
+
+
+def main() -> None:
+    """Answer jobs until stdin closes. Ctrl-C is for the process that asked: it ends this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    speaker = _Speaker(os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8"))
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print is no answer
+    jobs = _jobs()
+    while (job := jobs.get())["do"] != "stop":
+        _answer(job, speaker)
+
+
+if __name__ == "__main__":
+    main()
