@@ -15,6 +15,7 @@ from ..errors import UsageError
 from ..hardware.device import MIB, Device
 from ..models.architecture import Basis
 from .base import Work
+from .options import choice, flag, whole
 
 __all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
 
@@ -32,7 +33,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
 }
 _BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan"}
-_TRUE: Final = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_BATCH, _UBATCH = 2048, 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,46 +88,23 @@ def settings_of(work: Work, devices: tuple[Device, ...], defaults: tuple[tuple[s
 @lru_cache(maxsize=512)
 def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, Any], ...], vendor: str, kv_v: str) -> Settings:
     given = {**dict(defaults), **dict(options)}
-    batch = _whole(given, "batch", 2048, 1 << 20)
-    flash = _flag(given, "flash_attn", True)
+    batch = whole(given, "batch", 1, 1 << 20) or _BATCH
+    flash = flag(given, "flash_attn", True)
     if not flash and kv_v not in ("f32", "f16", "bf16"):
         raise UsageError(f"V in {kv_v} needs flash attention", "leave flash_attn on, or take kv_v f16")
     return Settings(
-        ubatch=min(_whole(given, "ubatch", 512, 1 << 16), batch),
+        ubatch=min(whole(given, "ubatch", 1, 1 << 16) or _UBATCH, batch),
         batch=batch,
-        unified=_flag(given, "kv_unified", False),
+        unified=flag(given, "kv_unified", False),
         flash=flash,
-        all_logits=_choice(given, "logits", ("last", "all")) == "all",
-        swa_full=_flag(given, "swa_full", False),
-        gpu_layers=_whole(given, "n_gpu_layers", 0, 100_000, low=0) if given.get("n_gpu_layers") is not None else None,
+        all_logits=choice(given, "logits", ("last", "all")) == "all",
+        swa_full=flag(given, "swa_full", False),
+        gpu_layers=whole(given, "n_gpu_layers", 0, 100_000),
         tensor_split=_split(given.get("tensor_split")),
-        backend=_choice(given, "backend", (_BACKENDS.get(vendor, "cuda"), "cuda", "rocm", "vulkan", "metal", "cpu")),
+        backend=choice(given, "backend", ("cuda", "rocm", "vulkan", "metal", "cpu")) or _BACKENDS.get(vendor, "cuda"),
         build=build_of(str(given.get("build", "2026-10"))),
-        mmproj=_flag(given, "mmproj", False),
+        mmproj=flag(given, "mmproj", False),
     )
-
-
-def _whole(given: Mapping[str, Any], name: str, default: int, high: int, low: int = 1) -> int:
-    value = given.get(name, default)
-    text = str(value).strip()
-    number = int(text) if text.isdigit() and len(text) < 12 and not isinstance(value, bool) else -1
-    if not low <= number <= high:
-        raise UsageError(f"{name} is {str(value)[:40]!r}", f"a whole number from {low} to {high:,} belongs there")
-    return number
-
-
-def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = _TRUE.get(str(given.get(name, default)).strip().lower())
-    if value is None:
-        raise UsageError(f"{name} is {str(given[name])[:40]!r}", "true or false belongs there")
-    return value
-
-
-def _choice(given: Mapping[str, Any], name: str, known: tuple[str, ...]) -> str:
-    value = str(given.get(name, known[0])).strip().lower()
-    if value not in known:
-        raise UsageError(f"{name} is {value[:40]!r}", f"one of {', '.join(dict.fromkeys(known))} belongs there")
-    return value
 
 
 def _split(value: Any) -> tuple[float, ...]:

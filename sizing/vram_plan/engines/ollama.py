@@ -168,13 +168,8 @@ def _predicted_token(model: Model) -> int:
 
 def _has_flash(used: tuple[Device, ...]) -> bool:
     """Not on NVIDIA GPUs before Pascal, nor on Xavier (ml/device.go, `cudaFlashAttentionSupported`)."""
-    return not any(device.vendor == "NVIDIA" and _before_pascal(device) for device in used)
-
-
-def _before_pascal(device: Device) -> bool:
-    text = device.compute_capability or (device.spec.compute_capability if device.spec else None) or "6.0"
-    major = text.split(".")[0]
-    return text == "7.2" or (major.isdigit() and int(major) < 6)
+    found = [device.capability for device in used if device.vendor == "NVIDIA"]
+    return not any(capability and (capability < (6, 0) or capability == (7, 2)) for capability in found)
 
 
 def default_context(devices: tuple[Device, ...]) -> int:

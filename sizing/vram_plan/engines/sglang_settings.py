@@ -18,7 +18,7 @@ from .options import flag, fraction, whole
 from .vllm_settings import split
 
 __all__ = [
-    "OPTIONS", "Profile", "Settings", "attention_kind", "capability", "has_tower", "is_compressed", "profile_of", "read_settings",
+    "OPTIONS", "Profile", "Settings", "attention_kind", "has_tower", "is_compressed", "profile_of", "read_settings",
     "runtime_bytes", "window_pool",
 ]  # fmt: skip
 
@@ -237,15 +237,9 @@ def attention_kind(model: Model) -> str:
 
 
 def _page(profile: Profile, model: Model, devices: tuple[Device, ...]) -> int:
-    kind, major = attention_kind(model), capability(devices[0]) if devices else 0
+    found = devices[0].capability if devices else None
+    kind, major = attention_kind(model), found[0] if found else 0
     return next((page for wanted, at, page in profile.pages if wanted == kind and at in (0, major)), 1)
-
-
-def capability(device: Device) -> int:
-    """The major compute capability, 0 where there is none."""
-    text = device.compute_capability or (device.spec.compute_capability if device.spec else None) or "0"
-    major = text.split(".")[0]
-    return int(major) if major.isdigit() else 0
 
 
 def runtime_bytes(device: Device | None, ranks: int) -> tuple[int, str]:

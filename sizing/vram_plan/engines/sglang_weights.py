@@ -13,7 +13,7 @@ from ..models.architecture import Basis
 from ..models.model import Model
 from ..results import Term
 from .base import Work
-from .sglang_settings import Settings, capability
+from .sglang_settings import Settings
 from .vllm_classes import text_config, vllm_class
 from .vllm_ropes import rope_tables
 from .vllm_weights import rank_weights, stage_layers
@@ -28,8 +28,7 @@ _ELEMENT: int = 4
 
 def weight_terms(model: Model, work: Work, s: Settings, rank: int, stage: int, device: Device | None) -> tuple[Term, ...]:
     """Parameters, rope tables and, where asked for, draft layers of a tensor-parallel rank in a pipeline stage."""
-    major = capability(device) if device else 0
-    found = rank_weights(model, work, s.tp, s.pp, rank, stage, capability=(major, 0) if major else None)
+    found = rank_weights(model, work, s.tp, s.pp, rank, stage, capability=device.capability if device else None)
     basis: Basis = "fallback" if model.basis == "fallback" else "formula"
     draft = weights_of(model, work.format).mtp // s.tp if s.speculative and stage == s.pp - 1 else 0
     layers = stage_layers(model.architecture.layers, s.pp)

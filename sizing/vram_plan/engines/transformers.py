@@ -25,7 +25,6 @@ from .base import Allocation, Work
 from .measured import measured_runtime
 from .need import weights_why
 from .options import choice
-from .sglang_settings import capability
 from .transformers_forward import Forward, cat_bytes, forward_of
 from .weights import weights_of
 
@@ -292,7 +291,7 @@ def _runtime(device: Device | None) -> Term:
     if measured := measured_runtime(device, "transformers"):
         return Term("runtime", measured[0], "measured", measured[1], "runtime")
     rows = _facts()["runtime"]
-    major = capability(device) if device else 0
+    major = device.capability[0] if device and device.capability else 0
     mib, basis = next((row[1], row[2]) for row in rows["mib"] if row[0] in (0, major))
     known: Basis = "measured" if basis == "measured" else "fallback"
     return Term("runtime", mib * MIB, known, "driver context and libraries, from start-up logs", "runtime")

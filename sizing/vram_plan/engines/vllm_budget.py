@@ -112,9 +112,10 @@ def linked(device: Device | None) -> bool:
 
 
 def capability(device: Device | None) -> int:
-    """The major number of the compute capability; 9 where it is not known."""
-    text = (device.compute_capability or (device.spec.compute_capability if device.spec else None)) if device else None
-    return int(text.split(".")[0]) if text and text.split(".")[0].isdigit() else 9 if device is None else 8
+    """The major number of the compute capability; 9 without a device, 8 where it is not known."""
+    if device is None:
+        return 9
+    return device.capability[0] if device.capability else 8
 
 
 def non_torch_bytes(model: Model, profile: Profile, device: Device | None, tp: int) -> int:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from ..errors import UsageError
 from ..hardware.device import Device
 from ..models.model import Model
 from .base import Work
+from .options import flag, fraction, whole
 from .vllm_budget import batch_defaults
 from .vllm_specs import checkpoint_cache
 from .vllm_versions import Profile, profile_of
@@ -56,19 +57,19 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
     version = _version(given.get("version"))
     profile = profile_of(version)
     tokens, sequences = batch_defaults(devices[0] if devices else None, version)
-    tokens = _integer(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens
+    tokens = whole(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens
     tp, pp = split(model, work, devices)
     return Settings(
         profile=profile,
-        utilization=_share(given.get("gpu_memory_utilization"), profile.gpu_memory_utilization),
-        pool_bytes=_integer(given, "kv_cache_memory_bytes", 0, 1 << 48),
-        max_model_len=_integer(given, "max_model_len", 1, _MAX_TOKENS),
+        utilization=fraction(given, "gpu_memory_utilization") or profile.gpu_memory_utilization,
+        pool_bytes=whole(given, "kv_cache_memory_bytes", 0, 1 << 48),
+        max_model_len=whole(given, "max_model_len", 1, _MAX_TOKENS),
         tokens=tokens,
-        sequences=_integer(given, "max_num_seqs", 1, 1 << 20) or min(sequences, tokens),
-        block_size=_integer(given, "block_size", 1, 1 << 20),
-        eager=_flag(given, "enforce_eager", False),
-        prefix_caching=_flag(given, "prefix_caching", True),
-        speculative=_integer(given, "speculative_tokens", 0, 64) or 0,
+        sequences=whole(given, "max_num_seqs", 1, 1 << 20) or min(sequences, tokens),
+        block_size=whole(given, "block_size", 1, 1 << 20),
+        eager=flag(given, "enforce_eager", False),
+        prefix_caching=flag(given, "prefix_caching", True),
+        speculative=whole(given, "speculative_tokens", 0, 64) or 0,
         fp8=_cache_is_fp8(model, work.kv_k, work.kv_v),
         tp=tp,
         pp=pp,
@@ -79,28 +80,6 @@ def _version(value: object) -> str | None:
     if value is None or isinstance(value, str):
         return value
     raise UsageError(f"version is {value!r}", 'write it as text: "0.19"')
-
-
-def _share(value: object, default: float) -> float:
-    if value is None:
-        return default
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value <= 1:
-        raise UsageError(f"gpu_memory_utilization is {value!r}", "a number above 0 and up to 1 belongs there")
-    return float(value)
-
-
-def _integer(given: Mapping[str, Any], name: str, low: int, high: int) -> int | None:
-    value = given.get(name)
-    if value is not None and (isinstance(value, bool) or not isinstance(value, int) or not low <= value <= high):
-        raise UsageError(f"{name} is {str(value)[:40]!r}", f"a whole number from {low} to {high:,} belongs there")
-    return value
-
-
-def _flag(given: Mapping[str, Any], name: str, default: bool) -> bool:
-    value = given.get(name, default)
-    if not isinstance(value, bool):
-        raise UsageError(f"{name} is {str(value)[:40]!r}", "true or false belongs there")
-    return value
 
 
 def _cache_is_fp8(model: Model, kv_k: str, kv_v: str) -> bool:

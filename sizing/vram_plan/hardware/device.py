@@ -117,6 +117,13 @@ class Device:
         """What an engine can take now: what is free, where that is known, and never more than is usable."""
         return self.usable if self.free is None else min(self.free, self.usable)
 
+    @property
+    def capability(self) -> tuple[int, int] | None:
+        """CUDA's compute capability as numbers, (8, 9); None where the device has none or it is not known."""
+        text = self.compute_capability or (self.spec.compute_capability if self.spec else None) or ""
+        major, _, minor = text.partition(".")
+        return (int(major), int(minor)) if major.isdecimal() and minor.isdecimal() else None
+
 
 @dataclass(frozen=True, slots=True)
 class Detection:
