@@ -19,13 +19,14 @@ __all__ = ["print_reconciliation"]
 
 _NAMES: Final = {
     "kv_cache": "KV cache", "kv_tokens": "KV tokens", "available_kv": "left for KV", "kv_tokens_of_that_memory": "KV tokens of that",
-    "max_context_of_that_memory": "longest context of that",
-    "max_concurrency": "requests at once", "num_blocks": "KV blocks", "non_torch": "non-torch", "cuda_graphs": "CUDA graphs",
-    "file_bytes": "model file", "gpu_memory": "GPU memory", "held": "process holds", "mmproj": "vision/audio tower",
-    "mmproj_compute": "tower compute", "draft_kv_cache": "draft KV cache", "draft_compute": "draft compute",
+    "max_context_of_that_memory": "longest context of that", "max_concurrency": "requests at once", "num_blocks": "KV blocks",
+    "non_torch": "non-torch", "cuda_graphs": "CUDA graphs", "file_bytes": "model file", "gpu_memory": "memory",
+    "context": "cache and states", "held": "process holds", "mmproj": "vision/audio tower", "mmproj_compute": "tower compute",
+    "draft_kv_cache": "draft KV cache", "draft_compute": "draft compute", "buffers": "buffers", "buffers_and_ram": "buffers, RAM too",
 }  # fmt: skip
 #: Below this width the reasons go under the table.
 _WIDE: Final = 110
+_NARROW: Final = 64
 _CLOSE: Final = 0.005
 
 
@@ -73,7 +74,7 @@ def _amount(value: float | None, unit: str) -> str:
         return "–"
     if unit == "bytes":
         return format_gib(int(value))
-    return f"{value:,.2f}" if unit == "requests" or value < 100 else f"{value:,.0f}"
+    return f"{value:,.2f}" if unit == "requests" or (unit == "tokens/s" and value < 100) else f"{value:,.0f}"
 
 
 def _difference(line: Line) -> str:
@@ -90,20 +91,21 @@ def _share(line: Line) -> str:
 
 
 def _table(answer: Reconciliation, out: Console) -> Grid:
+    """Where there is little width the difference is left out, where there is much the reason stands beside it."""
+    narrow, wide = out.width < _NARROW, out.width >= _WIDE
     grid = Grid(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column("", no_wrap=True)
-    for title in ("predicted", "actual", "difference", ""):
+    grid.add_column("", overflow="fold")
+    for title in ("predicted", "actual", *(() if narrow else ("difference",)), ""):
         grid.add_column(title, justify="right", no_wrap=True)
-    if out.width >= _WIDE:
+    if wide:
         grid.add_column("", overflow="fold", style="dim")
     for line in answer.lines:
         style = "bold" if line.name == "total" else "" if line.error is not None else "dim"
         colour = "yellow" if line.counts and abs(line.error or 0) > _CLOSE else ""
-        cells = [
-            Text(_label(line), style=style), Text(_amount(line.predicted, line.unit), style=style),
-            Text(_amount(line.actual, line.unit), style=style), Text(_difference(line), style=colour), Text(_share(line), style=colour),
-        ]  # fmt: skip
-        grid.add_row(*cells, *([line.why if _told(line) else ""] if out.width >= _WIDE else []))
+        share = "=" if narrow and line.error == 0 else _share(line)
+        cells = [Text(_label(line), style=style), *(Text(_amount(v, line.unit), style=style) for v in (line.predicted, line.actual))]
+        cells += [Text(text, style=colour) for text in ((share,) if narrow else (_difference(line), share))]
+        grid.add_row(*cells, *([line.why if _told(line) else ""] if wide else []))
     return grid
 
 

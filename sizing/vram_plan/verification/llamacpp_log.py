@@ -9,6 +9,7 @@ wordings from public logs since b4600.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -16,6 +17,8 @@ from ..units import GIB, MIB, format_gib
 from .values import HOST, Figure, Observation, Place, Rate, Seen
 
 __all__ = ["LlamaLog", "Load", "file_type", "place_of"]
+
+Take = Callable[[re.Match[str], str], None]
 
 _MAX_LOADS: Final = 1000
 _MAX_BUFFERS: Final = 10_000
@@ -49,12 +52,6 @@ _FAILED: Final = re.compile(r"failed to allocate (\w{1,24}) buffer of size (\d{1
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
 _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
-#: A line of none of these is passed over at once.
-_MARKS: Final = (
-    "buffer size", "KV self size", "n_", "flash", "kv_unified", "print_info", "load_print_meta", "offloaded", "build", "Device ",
-    "using device", "breakdown", "load_hparams", "clip_ctx", "eval time", "llama_context", "loaded meta data", "K (", "draft acceptance",
-    "Flash", "_rot_", "failed to allocate",
-)  # fmt: skip
 _GROUPS: Final = {None: "weights", "model": "weights", "KV": "kv_cache", "RS": "state", "compute": "compute"}
 _TOWER_PARTS: Final = ("alloc_compute_meta", "reserve_compute_meta")
 _BACKENDS: Final = {"CUDA": "cuda", "ROCm": "rocm", "Vulkan": "vulkan", "MTL": "metal", "Metal": "metal"}
@@ -117,21 +114,23 @@ class LlamaLog:
         self._tower_place: Place = 0
         self._buffers = 0
         self._prompt: tuple[int, float] | None = None
+        #: Words a line must hold, what is read of it, and by whom.
+        self._rules: tuple[tuple[str, re.Pattern[str], Take], ...] = (
+            ("loaded meta data", _LOAD_START, self._load_start), ("constructing llama_context", _CONTEXT_START, self._context_start),
+            ("buffer size", _BUFFER, self._buffer), ("llama_context: ", _FIELD, self._field), ("print_info: ", _FACT, self._fact),
+            ("llama_new_context_with_model: ", _FIELD, self._field), ("llama_init_from_model: ", _FIELD, self._field),
+            ("llm_load_print_meta: ", _FACT, self._fact), (" MiB, V (", _CACHE, self._types),
+            ("KV self size", _SELF, self._self_size), ("lash ", _FLASH, self._flash), ("offloaded ", _OFFLOADED, self._offloaded),
+            ("build", _BUILD, self._build), ("Device ", _DEVICE, self._device), ("using device ", _DEVICE, self._device),
+            ("memory_breakdown_print", _BREAKDOWN, self._breakdown), ("load_hparams: model size", _TOWER, self._tower),
+            ("clip_ctx: ", _TOWER_DEVICE, self._tower_device), ("eval time = ", _TIMED, self._timed), ("_rot_", _ROTATES, self._rotates),
+            ("failed to allocate", _FAILED, self._failed),
+        )  # fmt: skip
 
     def feed(self, line: str) -> None:
-        if not any(mark in line for mark in _MARKS):
-            return
-        for pattern, take in self._rules():
-            if match := pattern.search(line):
+        for mark, pattern, take in self._rules:
+            if mark in line and (match := pattern.search(line)):
                 take(match, line.strip()[-240:])
-
-    def _rules(self) -> Any:
-        return (
-            (_LOAD_START, self._load_start), (_CONTEXT_START, self._context_start), (_BUFFER, self._buffer), (_FIELD, self._field),
-            (_FACT, self._fact), (_CACHE, self._types), (_SELF, self._self_size), (_FLASH, self._flash), (_OFFLOADED, self._offloaded),
-            (_BUILD, self._build), (_DEVICE, self._device), (_BREAKDOWN, self._breakdown), (_TOWER, self._tower),
-            (_TOWER_DEVICE, self._tower_device), (_TIMED, self._timed), (_ROTATES, self._rotates), (_FAILED, self._failed),
-        )  # fmt: skip
 
     @property
     def _load(self) -> Load:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from typing import Final
 
 from ..errors import FormatError
 from .llamacpp_log import LlamaLog
@@ -15,6 +16,8 @@ from .vllm_log import VllmLog
 
 __all__ = ["observe_lines", "read_log"]
 
+#: What a server goes on to print for each request, most of a long log: nothing of it is looked at.
+_TRAFFIC: Final = ("HTTP/1.", "slot ", "update_slots", "Avg prompt throughput", "Prefill batch", "Decode batch", "[GIN]")
 _WANTED = "the start-up log of llama-server (-lv 4 prints its buffers), Ollama, vLLM or SGLang belongs there"
 
 
@@ -33,6 +36,8 @@ def observe_lines(lines: Iterable[str], source: str, layers: int | None = None, 
     ollama, vllm, sglang = OllamaLog(), VllmLog(), SglangLog()
     count = 0
     for count, line in enumerate(lines, 1):  # noqa: B007
+        if any(word in line for word in _TRAFFIC) and "eval time" not in line:
+            continue
         ollama.feed(line)
         vllm.feed(line)
         sglang.feed(line)

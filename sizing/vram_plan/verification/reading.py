@@ -78,7 +78,10 @@ _ENDS: Final = re.compile(r"[\r\n]+")
 
 
 def _clean(line: str) -> str:
-    return _COLOURS.sub("", line) if "\x1b" in line else line
+    """Without colours, and without what would move a terminal's cursor where the line is shown."""
+    if line.isprintable():
+        return line
+    return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in _COLOURS.sub("", line))
 
 
 def _chunks(file: IO[bytes], limits: Limits) -> Iterator[bytes]:

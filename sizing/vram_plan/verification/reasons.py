@@ -37,7 +37,7 @@ def reason(plan: Plan, seen: Observation, name: str, predicted: float | None, ac
     if actual is None:
         return _unseen(seen, name)
     if predicted is None:
-        return _unplanned(name)
+        return _unplanned(plan, name)
     if name == "weights":
         return _weights(plan, seen, actual - predicted)
     if name == "runtime":
@@ -51,7 +51,9 @@ def _unseen(seen: Observation, name: str) -> str:
     return "not told by the server" if seen.source.startswith("http") else "not in the log"
 
 
-def _unplanned(name: str) -> str:
+def _unplanned(plan: Plan, name: str) -> str:
+    if name in ("gpu_memory", "available_kv", "kv_tokens", "num_blocks", "max_concurrency") and plan.devices[0].usable is None:
+        return "the plan needs to know the card: name it with --gpu"
     if name.startswith("draft"):
         return "a draft's context or file, which the plan does not hold"
     if name.startswith("mmproj"):

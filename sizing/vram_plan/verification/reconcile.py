@@ -17,7 +17,7 @@ __all__ = ["aligned", "compared"]
 #: A term counts by itself from this share of all that is compared on its device.
 _LARGE: Final = 0.1
 #: Terms in the order they are shown.
-_ORDER: Final = ("weights", "mmproj", "kv_cache", "state", "compute", "mmproj_compute", "runtime")
+_ORDER: Final = ("weights", "mmproj", "kv_cache", "state", "context", "compute", "mmproj_compute", "runtime", "held")
 #: The figures of an engine with a pool, in their order, and whether one that is off means that the plan was.
 _POOL: Final = (("available_kv", True), ("kv_tokens", True), ("num_blocks", False), ("max_concurrency", False))
 _UNITS: Final[Mapping[str, Unit]] = {"kv_tokens": "tokens", "num_blocks": "blocks", "max_concurrency": "requests"}
@@ -142,9 +142,11 @@ def _pool_lines(plan: Plan, seen: Observation) -> Iterable[Line]:
             predicted = float(sum(held)) if held else None
             counts = name in ("weights", "kv_cache", "state")
             yield compared(name, place, "bytes", predicted, figure, counts, reason(plan, seen, name, predicted, figure.value))
-    if (memory := seen.figure("gpu_memory", 0)) and plan.devices[0].usable:
-        why = "the card's memory as the driver gives it, and as the plan has it"
-        yield compared("gpu_memory", 0, "bytes", float(plan.devices[0].usable), memory, False, why, step=0.01 * memory.value)
+    if memory := seen.figure("gpu_memory", 0):
+        usable = plan.devices[0].usable
+        why = "another card than the plan's, or another part of one (--gpu)"
+        why = why if usable else reason(plan, seen, "gpu_memory", None, memory.value)
+        yield compared("gpu_memory", 0, "bytes", float(usable) if usable else None, memory, False, why, step=0.01 * memory.value)
     yield from _engine_lines(plan, seen)
 
 

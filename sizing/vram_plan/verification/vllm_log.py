@@ -15,30 +15,33 @@ from .values import Figure, Observation, Place, Seen, Unit
 __all__ = ["VllmLog"]
 
 _N: Final = r"(-?\d[\d,]{0,20}(?:\.\d{1,8})?)"
-#: A line's words → the figure's name, its unit, and what the number is multiplied with.
-_FIGURES: Final[tuple[tuple[re.Pattern[str], str, Unit, float], ...]] = (
-    (re.compile(rf"(?:Model loading|Loading model weights) took {_N} Gi?B"), "weights", "bytes", GIB),
-    (re.compile(rf"model weights take {_N} ?GiB"), "weights", "bytes", GIB),
-    (re.compile(rf"non_torch_memory(?: takes)? {_N} ?GiB|non-torch forward increase memory: {_N} ?GiB"), "non_torch", "bytes", GIB),
-    (re.compile(rf"activation peak memory(?: takes)? {_N} ?GiB|torch peak memory increase: {_N} ?GiB"), "activation", "bytes", GIB),
-    (re.compile(rf"Available KV cache memory: {_N} GiB"), "available_kv", "bytes", GIB),
-    (re.compile(rf"reserved for KV Cache is {_N} ?GiB|available_kv_cache_memory {_N} ?GiB"), "available_kv", "bytes", GIB),
-    (re.compile(rf"larger than the available KV cache memory \({_N} GiB\)"), "available_kv", "bytes", GIB),
-    (re.compile(rf"reserved {_N} GiB memory for KV Cache as specified"), "available_kv", "bytes", GIB),
-    (re.compile(rf"\(?{_N} GiB KV cache is needed"), "needed_kv", "bytes", GIB),
-    (re.compile(rf"estimated maximum model length is {_N}"), "max_context", "tokens", 1),
-    (re.compile(rf"KV cache size: {_N} tokens"), "kv_tokens", "tokens", 1),
-    (re.compile(rf"tokens that can be stored in KV cache \({_N}\)"), "kv_tokens", "tokens", 1),
-    (re.compile(rf"Maximum concurrency for [\d,]+ tokens per request: {_N}x"), "max_concurrency", "requests", 1),
-    (re.compile(rf"# (?:GPU|CUDA|cuda) blocks: {_N}|num_gpu_blocks is: {_N}"), "num_blocks", "blocks", 1),
-    (re.compile(rf"Graph capturing finished in .{{1,24}}, took {_N} GiB"), "cuda_graphs", "bytes", GIB),
-    (re.compile(rf"Graph capturing finished, took {_N} GiB"), "cuda_graphs", "bytes", GIB),
-    (re.compile(rf"total_gpu_memory \({_N} ?GiB\)|total_gpu_memory {_N} ?GiB"), "gpu_memory", "bytes", GIB),
+#: Words a line must hold, its whole wording, the figure's name, its unit, and what the number is multiplied with.
+_FIGURES: Final[tuple[tuple[str, re.Pattern[str], str, Unit, float], ...]] = (
+    (" took ", re.compile(rf"(?:Model loading|Loading model weights) took {_N} Gi?B"), "weights", "bytes", GIB),
+    ("model weights take ", re.compile(rf"model weights take {_N} ?GiB"), "weights", "bytes", GIB),
+    ("non_torch_memory", re.compile(rf"non_torch_memory(?: takes)? {_N} ?GiB"), "non_torch", "bytes", GIB),
+    ("non-torch forward", re.compile(rf"non-torch forward increase memory: {_N} ?GiB"), "non_torch", "bytes", GIB),
+    ("activation peak", re.compile(rf"activation peak memory(?: takes)? {_N} ?GiB"), "activation", "bytes", GIB),
+    ("torch peak memory", re.compile(rf"torch peak memory increase: {_N} ?GiB"), "activation", "bytes", GIB),
+    ("Available KV cache", re.compile(rf"Available KV cache memory: {_N} GiB"), "available_kv", "bytes", GIB),
+    ("reserved for KV Cache", re.compile(rf"reserved for KV Cache is {_N} ?GiB"), "available_kv", "bytes", GIB),
+    ("available_kv_cache_memory", re.compile(rf"available_kv_cache_memory {_N} ?GiB"), "available_kv", "bytes", GIB),
+    ("larger than the available", re.compile(rf"larger than the available KV cache memory \({_N} GiB\)"), "available_kv", "bytes", GIB),
+    ("for KV Cache as specified", re.compile(rf"reserved {_N} GiB memory for KV Cache as specified"), "available_kv", "bytes", GIB),
+    ("KV cache is needed", re.compile(rf"\(?{_N} GiB KV cache is needed"), "needed_kv", "bytes", GIB),
+    ("estimated maximum model", re.compile(rf"estimated maximum model length is {_N}"), "max_context", "tokens", 1),
+    ("KV cache size: ", re.compile(rf"KV cache size: {_N} tokens"), "kv_tokens", "tokens", 1),
+    ("can be stored in KV", re.compile(rf"tokens that can be stored in KV cache \({_N}\)"), "kv_tokens", "tokens", 1),
+    ("Maximum concurrency", re.compile(rf"Maximum concurrency for [\d,]+ tokens per request: {_N}x"), "max_concurrency", "requests", 1),
+    ("blocks: ", re.compile(rf"# (?:GPU|CUDA|cuda) blocks: {_N}"), "num_blocks", "blocks", 1),
+    ("num_gpu_blocks is", re.compile(rf"num_gpu_blocks is: {_N}"), "num_blocks", "blocks", 1),
+    ("Graph capturing", re.compile(rf"Graph capturing finished(?: in .{{1,24}})?, took {_N} GiB"), "cuda_graphs", "bytes", GIB),
+    ("total_gpu_memory", re.compile(rf"total_gpu_memory \(?{_N} ?GiB"), "gpu_memory", "bytes", GIB),
 )  # fmt: skip
+#: A line of none of these tells no setting.
 _MARKS: Final = (
-    "GiB", " GB", "KV cache", "Maximum concurrency", "blocks", "args:", "config:", "max_num_batched_tokens", "max model len", "(largest=",
-    "gpu-memory-utilization", "Resolved architecture", "Cudagraph is disabled", "LLM engine", "version ", "vllm serve ",
-    "cache blocks", "out of memory",
+    "max_num_batched_tokens", "max model len", "Maximum concurrency", "(largest=", "utilization", "architecture: ", "Cudagraph is disabled",
+    "LLM engine", "version ", "vllm serve ", "args: {", "cache blocks", "out of memory", "CUDA graph memory",
 )  # fmt: skip
 _VERSION: Final = re.compile(r"(?:LLM engine \(v|vLLM API server version |[█▀▄ ]version )(\d+\.\d+(?:\.\d+)?)")
 _CONFIG: Final = re.compile(r"Initializing an? (?:V[01] )?LLM engine .{0,40}?config: ?(.*)")
@@ -48,6 +51,9 @@ _RANK: Final = re.compile(r"(?:PP(\d{1,3}))?_?TP(\d{1,3})")
 _LENGTH: Final = re.compile(r"Using max model len (\d{1,9})|Maximum concurrency for ([\d,]{1,12}) tokens")
 _BATCH: Final = re.compile(r"max_num_batched_tokens=(\d{1,9})")
 _UTILIZATION: Final = re.compile(r"gpu-memory-utilization(?:=| from )(\d?\.\d{1,6})|gpu_memory_utilization \((\d?\.\d{1,6})\)")
+#: The share of the card its graphs are reckoned at: both together tell the card's memory.
+_GRAPH_ESTIMATE: Final = re.compile(r"Estimated CUDA graph memory: (\d{1,4}\.\d{1,3}) GiB")
+_GRAPH_SHARE: Final = re.compile(r"utilization(?:=| from )(\d?\.\d{2,6}) (?:is equivalent to --gpu-memory-utilization=|to )(\d?\.\d{2,6})")
 _FULL_GRAPHS: Final = re.compile(r"FULL=\d+ \(largest=(\d{1,5})\)")
 _FAILED: Final = re.compile(r"(No available memory for the cache blocks|CUDA out of memory\. Tried to allocate [\d.]{1,12} [GM]iB)")
 _ARCHITECTURE: Final = re.compile(r"Resolved architecture: (\w{1,80})")
@@ -81,27 +87,26 @@ class VllmLog:
         self._figures: dict[tuple[str, Place], Figure] = {}
         self._settings: dict[str, Seen] = {}
         self._facts: dict[str, Any] = {}
+        self._graphs_gib = 0.0
 
     def feed(self, line: str) -> None:
-        if not any(mark in line for mark in _MARKS):
-            return
-        short = line.strip()[-240:]
-        rank = _rank(line)
-        for pattern, name, unit, scale in _FIGURES:
-            if match := pattern.search(line):
+        for mark, pattern, name, unit, scale in _FIGURES:
+            if mark in line and (match := pattern.search(line)):
                 self.hits += 1
-                text = next(group for group in match.groups() if group)
-                self._figures.setdefault((name, rank), Figure(name, _number(text) * scale, unit, rank, _step(text) * scale, short))
-        self._take_version(line)
-        self._take_arguments(line, short)
-        self._take_words(line, short)
+                key = (name, _rank(line))
+                figure = Figure(name, _number(match[1]) * scale, unit, key[1], _step(match[1]) * scale, line.strip()[-240:])
+                self._figures.setdefault(key, figure)
+        if any(mark in line for mark in _MARKS):
+            self._take_version(line)
+            self._take_arguments(line)
+            self._take_words(line, line.strip()[-240:])
 
     def _take_version(self, line: str) -> None:
         if match := _VERSION.search(line):
             self.hits += 1
             self.version = self.version or match[1]
 
-    def _take_arguments(self, line: str, short: str) -> None:
+    def _take_arguments(self, line: str) -> None:
         """The flags that were given come before the whole config, and win."""
         for pattern in (_ARGS, _CONFIG):
             if match := pattern.search(line):
@@ -119,6 +124,7 @@ class VllmLog:
         for pattern, name in ((_LENGTH, "max_model_len"), (_BATCH, "max_num_batched_tokens"), (_UTILIZATION, "gpu_memory_utilization")):
             if match := pattern.search(line):
                 self._take(name, next(g for g in match.groups() if g).replace(",", ""), short)
+        self._take_card(line, short)
         if match := _ARCHITECTURE.search(line):
             self._facts["architecture"] = match[1]
         if match := _FULL_GRAPHS.search(line):
@@ -129,6 +135,17 @@ class VllmLog:
             self.notes.append(f"the engine did not start: {match[1]}")
         if "Cudagraph is disabled under eager mode" in line:
             self._take("enforce_eager", "True", short)
+
+    def _take_card(self, line: str, short: str) -> None:
+        """The card's memory, which newer versions do not print, from two figures that are rounded."""
+        if match := _GRAPH_ESTIMATE.search(line):
+            self._graphs_gib = float(match[1])
+        if (match := _GRAPH_SHARE.search(line)) and self._graphs_gib > 0:
+            share = abs(float(match[1]) - float(match[2]))
+            if share > 0.0005:
+                size = self._graphs_gib / share * GIB
+                step = size * (0.005 / self._graphs_gib + 0.00006 / share)
+                self._figures.setdefault(("gpu_memory", None), Figure("gpu_memory", size, "bytes", None, step, short))
 
     def _take(self, name: str, value: str, line: str) -> None:
         if value not in ("None", "", "null") and len(self._settings) < 100:
