@@ -26,11 +26,12 @@ from fit_speed_samples import Samples, decode_samples, prefill_samples, server_s
 
 TABLE = ROOT / "data" / "vram_plan_data" / "speed_constants.json"
 DEGREES = 2.0
-#: At most this many measurements of one GPU (of servers: one model on one GPU) count in full; copied scoreboards count a third.
+#: At most this many measurements of one GPU in one source (of servers: one model on one GPU) count in full; copied scoreboards a third.
 FULL_ROWS = 8
 LESS_TRUSTED = 0.35
-#: Measured ÷ estimated rate of one prompt on an idle server: assumed, times to a first token hold waiting.
-PROMPT_SPREAD = [0.5, 1.5]
+#: Measured ÷ estimated rate of one prompt on an idle server: from times to the first token at 4 requests at once, which hold
+#: waiting too (33 settings of vLLM: nine in ten between 0.59 and 1.12).
+PROMPT_SPREAD = [0.5, 1.2]
 
 
 def weights(samples: Samples) -> np.ndarray:
@@ -174,7 +175,7 @@ def main() -> None:
     accuracy: list[dict[str, Any]] = []
     table["llama.cpp"] = {}
     for backend in ("cuda", "metal", "rocm", "vulkan"):
-        decode, rows = one(f"llama.cpp decode, {backend}", Decode(), decode_samples(backend))
+        decode, rows = one(f"llama.cpp decode, {backend}", Decode(backend), decode_samples(backend))
         prefill, more = one(f"llama.cpp prefill, {backend}", Prefill(backend), prefill_samples(backend), floor=0.15)
         table["llama.cpp"][backend] = {"decode": decode, "prefill": prefill}
         accuracy += rows + more

@@ -32,22 +32,30 @@ def _own(p: Array, n: int, known: list[str], rows: dict[str, dict[str, int]], na
 
 
 class Decode:
-    """Parameters: share, layer, moe, kv plain, kv flash, issue, four families, old build, LocalScore's layer and total."""
+    """Parameters: share, layer, moe, kv plain, kv flash, issue, four families, old build, LocalScore's layer and total, heads' repeats."""
 
     NOISE = 0.06
     OWN = 2
     OWN_SD = (0.06, 0.2)
 
+    def __init__(self, backend: str = "cuda") -> None:
+        self.repeats = backend == "metal"
+        self.caches = (0.25, 0.9) if backend in ("cuda", "metal") else (0.15, 0.75)
+
     def prior(self) -> tuple[Array, Array]:
-        mean = [np.log(0.89), np.log(70.0), 0.3, np.log(0.25), -0.1, np.log(1 / 3.0), 0, 0, 0, 0, 0, 0, 0]
-        sd = [0.1, 0.7, 0.5, 0.7, 0.3, 1.0, 0.1, 0.1, 0.1, 0.1, 0.3, 0.15, 0.15]
+        """Only Metal's plain attention was seen to read a KV head for each of its query heads; elsewhere the exponent stays 0.
+        The start for caches on AMD is what Vulkan came to on the same GPUs: plain attention 0.13, flash attention 0.77."""
+        repeat, free = (0.25, 0.4) if self.repeats else (0.0, 1e-6)
+        mean = [np.log(0.89), np.log(70.0), 0.3, *np.log(self.caches), np.log(1 / 3.0), 0, 0, 0, 0, 0, 0, 0, repeat]
+        sd = [0.1, 0.7, 0.5, 0.7, 0.3, 1.0, 0.1, 0.1, 0.1, 0.1, 0.3, 0.15, 0.15, free]
         return np.array(mean), np.array(sd)
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
         share = np.minimum(np.exp(p[0] + own[0]), 0.98)
         layer = np.exp(p[1] + own[1] + p[2] * s["moe"] + p[10] * s["age"] + p[11] * s["average"]) * 1e-6
         kv_share = share * np.exp(np.where(s["flash"], p[4], p[3]))
-        c = DecodeConstants(share * np.exp(p[6:10])[_family(s)], np.exp(p[5]), kv_share, share, layer, _SPREAD, _EVIDENCE)
+        repeat = np.where(s["flash"], 0.0, p[13])
+        c = DecodeConstants(share * np.exp(p[6:10])[_family(s)], np.exp(p[5]), kv_share, repeat, share, layer, _SPREAD, _EVIDENCE)
         total: Array = decode_terms(c, _pieces(DecodePieces, s)).total_s
         return total * np.exp(p[12] * s["average"])
 
@@ -55,9 +63,9 @@ class Decode:
         e = np.exp(p)
         return {
             "bandwidth_share": _r(e[0]), "layer_us": _r(e[1]), "moe_layer": _r(e[2]), "kv_share_plain": _r(e[3]),
-            "kv_share_flash": _r(e[4]), "issue_bytes_per_flop": _r(e[5]),
+            "kv_share_flash": _r(e[4]), "repeat_plain": _r(p[13]) if self.repeats else 0.0, "issue_bytes_per_flop": _r(e[5]),
             "family": {name: _r(e[6 + i]) for i, name in enumerate(FAMILIES)}, "old_build_layer": _r(e[10]),
-            "architectures": _own(p, 13, known, rows, ("bandwidth_share", "layer_us")),
+            "architectures": _own(p, 14, known, rows, ("bandwidth_share", "layer_us")),
         }  # fmt: skip
 
 
@@ -80,7 +88,7 @@ class Prefill:
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
         family = _family(s)
-        after = np.exp((p[9] + own[1]) * s["moe"] + p[12] * s["age"] * (family > 0))
+        after = np.exp((p[9] + own[1]) * s["moe"] + p[12] * np.maximum(s["age"], 0.0) * (family > 0))
         c = PrefillConstants(
             np.minimum(np.exp(p[0] + own[0] + p[1:5][family]), 0.98) * after, np.exp(p[5:9][family] + own[0]) * after,
             np.exp(np.where(s["flash"], p[10], p[11]) + own[0]), np.minimum(np.exp(p[14]), 0.98), np.exp(p[13]) * 1e-6, p[15],

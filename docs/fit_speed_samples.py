@@ -36,7 +36,8 @@ def _columns(rows: list[dict[str, Any]]) -> Samples:
 
 def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str, Any]:
     return {
-        "gpu": case.gpu, "group": case.gpu, "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
+        "gpu": case.gpu, "group": f"{case.gpu} {case.source}",
+        "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
         "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": case.engine not in ("llamafile", "ollama"),
         "average": case.engine == "llamafile", "seconds": seconds,
     }  # fmt: skip

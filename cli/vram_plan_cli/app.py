@@ -15,6 +15,7 @@ from .commands_calibrate import calibrate
 from .commands_models import models
 from .commands_questions import compare, recommend, table
 from .commands_report import write
+from .commands_speed import speed
 from .commands_verify import verify
 from .failure import exit_code_of, report
 from .options import (
@@ -165,6 +166,7 @@ def _draw(curve: ContextCurve, plot: bool, save: str | None, width: int | None) 
 app.command()(table)
 app.command()(compare)
 app.command()(recommend)
+app.command()(speed)
 app.command()(models)
 app.command()(calibrate)
 app.command()(verify)

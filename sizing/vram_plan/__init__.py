@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from .models.loading import load
     from .models.model import Model
     from .planner import max_context, max_sequences, plan
+    from .questions.batches import BatchCurve, BatchLoad, batch_curve
     from .questions.catalogue_fit import ModelsFit, models_for
     from .questions.compare import Comparison, compare
     from .questions.curve import ContextCurve, context_curve
@@ -65,6 +66,7 @@ _HOMES = {
     "models.catalog": "list_models",
     "models.loading": "load",
     "models.model": "Model",
+    "questions.batches": "BatchCurve BatchLoad batch_curve",
     "questions.catalogue_fit": "ModelsFit models_for",
     "questions.compare": "Comparison compare",
     "questions.curve": "ContextCurve context_curve",
@@ -82,6 +84,8 @@ _HOME_OF = {name: home for home, names in _HOMES.items() for name in names.split
 __all__ = [
     "AmbiguousModelError",
     "Architecture",
+    "BatchCurve",
+    "BatchLoad",
     "CacheLayer",
     "ClosedModelError",
     "Comparison",
@@ -112,6 +116,7 @@ __all__ = [
     "UnknownNameError",
     "UsageError",
     "VramPlanError",
+    "batch_curve",
     "compare",
     "context_curve",
     "explain",

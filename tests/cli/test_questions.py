@@ -15,6 +15,7 @@ QUESTIONS = {
     "table": ("table", "llama3.1-8b", "--gpu", "RTX 3060 12GB"),
     "compare": ("compare", "llama3-8b", "qwen3-8b", "--gpu", "RTX 3060 12GB", "--bits", "4"),
     "recommend": ("recommend", "llama3.1-8b", "--gpus", "1x RTX 4060; 1x RTX 4090", "--ctx", "16k", "--max-ttft", "60s"),
+    "speed": ("speed", "llama3-8b", "--gpu", "H100", "--engine", "vllm", "--prompt", "1500", "--output", "500"),
     "models": ("models", "qwen3", "--gpu", "RTX 3060 12GB", "--ctx", "16k"),
 }
 

@@ -100,7 +100,8 @@ def test_measurements_are_whole() -> None:
 
 
 @pytest.mark.parametrize(
-    ("build", "age"), [("2026-10", 0.0), ("2024-05", 1.0), ("2023-01", 1.0), ("2024-12", 0.53), ("", 0.0), ("b4000", 0.0)]
+    ("build", "age"),
+    [("2026-10", -0.5), ("2024-05", 1.0), ("2023-01", 1.0), ("2024-12", 0.53), ("2025-08", 0.0), ("", -0.5), ("b4000", -0.5)],
 )
 def test_age_of_builds(build: str, age: float) -> None:
     assert age_of(build) == pytest.approx(age, abs=0.01)

@@ -3,6 +3,5 @@
 from __future__ import annotations
 
 from .estimate import estimate
-from .sweep import Load, Sweep, sweep
 
-__all__ = ["Load", "Sweep", "estimate", "sweep"]
+__all__ = ["estimate"]

@@ -42,6 +42,7 @@ class DecodeConstants:
     weight_share: float
     issue_bytes_per_flop: float
     kv_share: float
+    repeat_exponent: float
     state_share: float
     layer_s: float
     spread: Spread
@@ -106,7 +107,7 @@ def _evidence(backend: str, part: Mapping[str, Any], architecture: str, own: Map
 
 @lru_cache(maxsize=2048)
 def decode_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> DecodeConstants:
-    """llama.cpp's decode constants. `age` is 0 for builds since mid-2025, 1 for those of May 2024 and before."""
+    """llama.cpp's decode constants. `age` is 1 for builds of May 2024 and before, −0.5 for the newest."""
     part = table()["llama.cpp"][backend]["decode"]
     own = part["architectures"].get(architecture, {})
     share = min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0), 0.98)
@@ -114,18 +115,20 @@ def decode_constants(backend: str, architecture: str, family: str, moe: bool, fl
     spread = part["spread_moe" if moe else "spread"]
     kv_share = part["kv_share_flash" if flash_attention else "kv_share_plain"]
     return DecodeConstants(
-        share * part["family"][family], part["issue_bytes_per_flop"], share * kv_share, share, layer * 1e-6, Spread(*spread),
+        share * part["family"][family], part["issue_bytes_per_flop"], share * kv_share, 0.0 if flash_attention else part["repeat_plain"],
+        share, layer * 1e-6, Spread(*spread),
         _evidence(backend, part, architecture, part["architectures"]),
     )  # fmt: skip
 
 
 @lru_cache(maxsize=2048)
 def prefill_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> PrefillConstants:
-    """llama.cpp's prefill constants."""
+    """llama.cpp's prefill constants. Builds newer than mid-2025 count as of then: what they brought, they brought to few GPUs."""
     part = table()["llama.cpp"][backend]["prefill"]
     own = part["architectures"].get(architecture, {})
     scale = own.get("share", 1.0)
-    after = (part["moe_share"] * own.get("moe_share", 1.0) if moe else 1.0) * (part["old_build"] ** age if family != "plain" else 1.0)
+    older = part["old_build"] ** max(age, 0.0) if family != "plain" else 1.0
+    after = (part["moe_share"] * own.get("moe_share", 1.0) if moe else 1.0) * older
     spread = part["spread_moe" if moe else "spread"]
     attention = part["attention_share_flash" if flash_attention else "attention_share_plain"]
     return PrefillConstants(

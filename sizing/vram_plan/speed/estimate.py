@@ -17,7 +17,7 @@ from .roofline import decode_pieces, decode_terms, prefill_flops, prefill_pieces
 from .setting import Setting, setting_of
 from .words import shares_in_words
 
-__all__ = ["Host", "Step", "estimate", "prompt_step", "step_of"]
+__all__ = ["Host", "Step", "answer_step", "estimate", "prompt_step", "step_of"]
 
 Bound = Literal["memory", "compute", "overhead", "link"]
 
@@ -76,8 +76,8 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     """How fast this work runs on these devices; None without a device, or where a GPU's bandwidth is not known.
 
     `decode` is at `context` tokens of history for all sequences together, `prefill` one prompt alone on an idle machine, and
-    `ttft_s` likewise. `tpot_s` and `total_s` average over the answer's tokens where `output` says how many. Rates in tokens
-    per second, times in seconds. Constants: vram_plan_data/speed_constants.json.
+    `ttft_s` likewise, a server's work on a request included. `tpot_s` and `total_s` average over the answer's tokens where
+    `output` says how many. Rates in tokens per second, times in seconds. Constants: vram_plan_data/speed_constants.json.
     """
     setting = setting_of(model, work, devices) if devices and model.architecture.kind == "decoder" else None
     if setting is None:
@@ -86,7 +86,7 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     decode = _decode(setting, work.sequences, work.context, host)
     prefill = _prompt(setting, max(work.prompt, 1), host)
     answer = _decode(setting, work.sequences, *_answer(work, host)) if work.output else decode
-    ttft = prefill.total_s + answer.total_s
+    ttft = prefill.total_s + answer.total_s + (assumed("request_s") if work.engine in ("vllm", "sglang") else 0.0)
     return SpeedEstimate(
         prefill=prefill.rate(max(work.prompt, 1)),
         decode=decode.rate(work.sequences),
@@ -107,6 +107,15 @@ def step_of(
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
     return _decode(setting, sequences, work.context, host)
+
+
+def answer_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:
+    """The mean token of the answer where `output` says how long it is, else one at the planned context. None as for `step_of`."""
+    setting = setting_of(model, work, devices) if devices and model.architecture.kind == "decoder" else None
+    if setting is None:
+        return None
+    host = _host(model, work, allocation) if allocation and allocation.host else Host()
+    return _decode(setting, work.sequences, *_answer(work, host)) if work.output else _decode(setting, work.sequences, work.context, host)
 
 
 def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:

@@ -70,6 +70,12 @@ class Reads:
     cache: tuple[CacheGroup, ...]
     weight_family: str
 
+    @property
+    def repeat(self) -> float:
+        """Query heads for each KV head, averaged over the cache's elements; 1 without a cache."""
+        kept = sum(g.count * (g.k_elements + g.v_elements) for g in self.cache)
+        return max(1.0, sum(g.count * g.head_elements for g in self.cache) / kept) if kept else 1.0
+
     def touched(self, tokens: float) -> float:
         """Share of the routed experts that `tokens` tokens of one step choose, each on its own: 1 − (1 − k/E)^n."""
         if not self.experts:

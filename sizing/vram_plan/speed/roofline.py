@@ -23,11 +23,15 @@ UBATCH = 512
 
 @dataclass(frozen=True, slots=True)
 class DecodePieces:
-    """One token of each of `sequences`: seconds at full rate. `issue_s` is weight bytes ÷ fp32 rate: per byte per flop."""
+    """One token of each of `sequences`: seconds at full rate. `issue_s` is weight bytes ÷ fp32 rate: per byte per flop.
+
+    `repeat` is query heads ÷ KV heads: attention without its own kernels reads a KV head once for each of its query heads.
+    """
 
     weights_s: float
     issue_s: float
     kv_s: float
+    repeat: float
     state_s: float
     layers: float
 
@@ -50,6 +54,7 @@ def decode_pieces(reads: Reads, rates: Rates, history: float, sequences: float, 
         weights_s=weights / rates.bandwidth,
         issue_s=weights / rates.fp32_flops,
         kv_s=sequences * reads.kv_bytes(history, k_bytes, v_bytes) / rates.bandwidth,
+        repeat=reads.repeat,
         state_s=sequences * 2 * reads.state_bytes / rates.bandwidth,
         layers=reads.layers,
     )
@@ -63,7 +68,7 @@ def decode_terms(c: DecodeConstants, p: DecodePieces) -> DecodeTerms:
     """
     return DecodeTerms(
         weights_s=p.weights_s / c.weight_share + p.issue_s / c.issue_bytes_per_flop,
-        kv_s=p.kv_s / c.kv_share + p.state_s / c.state_share,
+        kv_s=p.kv_s * p.repeat**c.repeat_exponent / c.kv_share + p.state_s / c.state_share,
         overhead_s=p.layers * c.layer_s,
     )
 

@@ -6,19 +6,20 @@ from typing import Any, Final
 
 __all__ = ["age_of", "flag", "shares_in_words", "version_age"]
 
-#: llama.cpp builds are called old (1) up to May 2024, new (0) from mid-2025: the dates of the measurements.
+#: llama.cpp builds: age 1 up to May 2024, 0 in August 2025, −0.5 from spring 2026; the measurements lie between.
 _OLD: Final = 2024 + 4 / 12
-_NEW: Final = 2025 + 7 / 12
+_MIDDLE: Final = 2025 + 7 / 12
+_NEWEST: Final = -0.5
 _NO: Final = frozenset({"false", "no", "off", "0"})
 
 
 def age_of(build: Any) -> float:
-    """0 for a build of mid-2025 or later, 1 for one of May 2024 or before, between in a line; a build not read is new."""
+    """1 for a build of May 2024 or before, falling in a line to −0.5 for one of spring 2026 or later; a build not read is new."""
     year, _, month = str(build).strip().partition("-")
     if not (year.isdigit() and month.isdigit() and len(year) == 4 and len(month) <= 2):
-        return 0.0
+        return _NEWEST
     when = int(year) + (int(month) - 1) / 12
-    return min(1.0, max(0.0, (_NEW - when) / (_NEW - _OLD)))
+    return min(1.0, max(_NEWEST, (_MIDDLE - when) / (_MIDDLE - _OLD)))
 
 
 #: vLLM's kernels for routed experts: 1 up to 0.16, 0 from 0.18, of the versions that were measured.
