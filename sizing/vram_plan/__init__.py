@@ -13,6 +13,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from .calibration.run import calibrate
     from .errors import (
         AmbiguousModelError,
         ClosedModelError,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOMES = {
+    "calibration.run": "calibrate",
     "errors": (
         "AmbiguousModelError ClosedModelError EngineError FormatError GatedModelError HardwareError HubError MissingExtraError ModelError "
         "ModelNotFoundError UnknownNameError UsageError VramPlanError"
@@ -117,6 +119,7 @@ __all__ = [
     "UsageError",
     "VramPlanError",
     "batch_curve",
+    "calibrate",
     "compare",
     "context_curve",
     "explain",
