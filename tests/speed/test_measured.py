@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 import vram_plan as vp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from profile_values import a_device, a_profile
 from vram_plan.hardware.profiles import EngineScale, Figure, Fitted, HeldOut, Profile
@@ -163,6 +163,7 @@ def test_a_mixture_pays_for_its_experts_launches():
     assert step_s(a_profile()) - step_s(without) == pytest.approx(32 * 80e-6)
 
 
+@settings(deadline=None)
 @given(st.floats(1e10, 1e13), st.floats(1.01, 3.0))
 def test_more_bandwidth_is_never_slower(rate: float, more: float):
     def at(value: float) -> float:
