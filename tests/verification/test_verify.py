@@ -85,7 +85,7 @@ def test_what_was_asked_stays_and_is_said() -> None:
     assert refused == {"context": ("8k", 16384), "ubatch": (256, 512)}
     assert found.plan.request.context == 8192 and found.plan.engine["n_ubatch"] == 256
     assert by_name(found)["kv_cache", 0].error == pytest.approx(0.5)
-    assert any("context: 8k was asked for, the engine runs with 16384" in note for note in found.notes)
+    assert any("context: the plan has 8k, the engine runs with 16384" in note for note in found.notes)
     words = shlex.split(found.command)
     assert words[words.index("--ctx") + 1] == "16384" and "ubatch=512" in words
 
@@ -114,7 +114,12 @@ def test_a_finished_plan_is_compared_as_it_is() -> None:
     plan = vp.plan("qwen3-coder-30b-a3b", engine="llama.cpp", quant="Q8_0", context=16384, sequences=4, gpus="A100-40GB",
                    options={"kv_unified": True, "build": "2025-12"})  # fmt: skip
     found = vp.verify(plan, str(LOGS / "llamacpp_b7342_qwen3-coder-30b_a100.log"))
-    assert found.within(0) and found.plan is plan and found.command == ""
+    assert found.within(0) and found.plan is plan and all(setting.taken for setting in found.settings if setting.name != "build")
+    shorter = vp.plan("qwen3-coder-30b-a3b", engine="llama.cpp", quant="Q8_0", context=8192, sequences=4, gpus="A100-40GB",
+                      options={"kv_unified": True, "build": "2025-10"})  # fmt: skip
+    apart = vp.verify(shorter, str(LOGS / "llamacpp_b7342_qwen3-coder-30b_a100.log"))
+    assert [(s.name, s.asked, s.engine) for s in apart.settings if not s.taken] == [("context", 8192, 16384)] and not apart.within(0.05)
+    assert "--ctx 16384" in apart.command
     with pytest.raises(vp.UsageError):
         vp.verify(plan, str(LOGS / "llamacpp_b7342_qwen3-coder-30b_a100.log"), context=8192)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from ..units import GIB, MIB, format_gib
@@ -49,6 +49,7 @@ _TIMED: Final = re.compile(
     r"(prompt eval|eval) time = +[\d.]{1,16} ms / +(\d{1,9}) (?:tokens|runs) .*?(\d{1,12}(?:\.\d{1,6})?) tokens per second", re.IGNORECASE
 )
 _FAILED: Final = re.compile(r"failed to allocate (\w{1,24}) buffer of size (\d{1,15})")
+_DRAFTED: Final = re.compile(r"draft acceptance")
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
 _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
@@ -124,7 +125,7 @@ class LlamaLog:
             ("build", _BUILD, self._build), ("Device ", _DEVICE, self._device), ("using device ", _DEVICE, self._device),
             ("memory_breakdown_print", _BREAKDOWN, self._breakdown), ("load_hparams: model size", _TOWER, self._tower),
             ("clip_ctx: ", _TOWER_DEVICE, self._tower_device), ("eval time = ", _TIMED, self._timed), ("_rot_", _ROTATES, self._rotates),
-            ("failed to allocate", _FAILED, self._failed),
+            ("failed to allocate", _FAILED, self._failed), ("draft acceptance", _DRAFTED, self._drafted),
         )  # fmt: skip
 
     def feed(self, line: str) -> None:
@@ -223,6 +224,9 @@ class LlamaLog:
     def _rotates(self, match: re.Match[str], line: str) -> None:
         self._load.marks.add("rotates")
 
+    def _drafted(self, match: re.Match[str], line: str) -> None:
+        self._load.marks.add("drafted")
+
     def _tower(self, match: re.Match[str], line: str) -> None:
         self._load.tower.append(("weights", self._tower_place, _mib(match[1]), line))
 
@@ -252,10 +256,13 @@ class LlamaLog:
             notes.append(f"the log shows {len(real)} loads; {'the last of this model' if ours else 'the last'} is compared")
         if drafts := load.contexts[1:]:
             notes.append(f"{len(drafts)} more context{'s' if len(drafts) > 1 else ''} on this model (a draft's) are shown apart")
+        rates = _longest(load.rates)
+        if "drafted" in load.marks:
+            rates = tuple(replace(rate, decode_tokens_per_s=None) for rate in rates)
+            notes.append("its decode rate is not compared: it answered with the help of a draft")
         gpus = tuple(self.gpus[i] for i in sorted(self.gpus)) if load.backends or not load.weights else ()
         return Observation(
-            self.engine, source, self.version, _figures(load), tuple(self._settings(load)), _facts(load), gpus,
-            _longest(load.rates), tuple(notes),
+            self.engine, source, self.version, _figures(load), tuple(self._settings(load)), _facts(load), gpus, rates, tuple(notes),
         )  # fmt: skip
 
     def _settings(self, load: Load) -> list[Seen]:

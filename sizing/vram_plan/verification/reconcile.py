@@ -27,14 +27,18 @@ def compared(
     name: str, place: Place, unit: Unit, predicted: float | None, figure: Figure | None, counts: bool, why: str = "", step: float = 0.0
 ) -> Line:
     """One line of the comparison. What agrees to the last digit printed says so; a difference below that is none."""
-    actual = figure.value if figure else None
-    seen = figure.line if figure else ""
+    actual, seen = (_whole(figure.value, unit), figure.line) if figure else (None, "")
+    predicted = None if predicted is None else _whole(predicted, unit)
     if predicted is None or actual is None:
         return Line(name, place, unit, predicted, actual, None, None, False, why, seen)
     difference = actual - predicted
     agrees = abs(difference) <= max(figure.step if figure else 0.0, step) + 0.5 * (unit == "bytes")
     error = 0.0 if agrees else difference / abs(actual) if actual else 1.0
     return Line(name, place, unit, predicted, actual, difference, error, counts, "" if agrees else why, seen)
+
+
+def _whole(value: float, unit: Unit) -> float:
+    return value if unit in ("requests", "tokens/s") else round(value)
 
 
 def aligned(plan: Plan, seen: Observation) -> tuple[Line, ...]:

@@ -9,9 +9,10 @@ from typing import Any, Final
 
 from ..errors import UsageError
 from ..models.model import Model
+from ..results import Plan
 from .values import Observation, Seen, Setting
 
-__all__ = ["command_line", "gpus_text", "merged"]
+__all__ = ["command_line", "gpus_text", "merged", "planned"]
 
 #: Settings that `plan` takes as arguments of their own; the others are the engine's options.
 REQUEST: Final = (
@@ -92,7 +93,23 @@ def gpus_text(names: tuple[str, ...]) -> str:
     return " + ".join(f"{count}x {name}" if count > 1 else name for name, count in counts.items())
 
 
-def command_line(model: Model, request: Mapping[str, Any], settings: tuple[Setting, ...], gpus: str | None) -> str:
+def planned(plan: Plan, seen: Observation) -> tuple[dict[str, Any], tuple[Setting, ...]]:
+    """The request of a finished plan, and its settings beside those of the engine."""
+    r, e = plan.request, plan.engine
+    request = {
+        "engine": r.engine, "context": r.context, "sequences": r.sequences, "quant": r.quant, "kv_type_k": r.kv_type_k,
+        "kv_type_v": r.kv_type_v, "tensor_parallel": r.tensor_parallel, "pipeline_parallel": r.pipeline_parallel,
+        "expert_parallel": r.expert_parallel, "options": dict(r.options),
+    }  # fmt: skip
+    known = {**e, "ubatch": e.get("n_ubatch"), "batch": e.get("n_batch"), **r.options, **request}
+    settings = []
+    for item in seen.settings:
+        if (mine := known.get(item.name)) is not None:
+            settings.append(Setting(item.name, mine, item.value, _same(mine, item.value), item.line))
+    return request, tuple(settings)
+
+
+def command_line(reference: str, request: Mapping[str, Any], settings: tuple[Setting, ...], gpus: str | None) -> str:
     """The `vram-plan` line that plans with the engine's settings, also where the user asked for something else."""
     fixed = {name: value for name, value in request.items() if name != "gpus"}
     options = dict(fixed.pop("options", {}) or {})
@@ -102,7 +119,7 @@ def command_line(model: Model, request: Mapping[str, Any], settings: tuple[Setti
     if fixed.get("kv_type_k") is not None and fixed.get("kv_type_k") == fixed.get("kv_type_v"):
         fixed["kv_type"] = fixed.pop("kv_type_k")
         fixed.pop("kv_type_v")
-    words = ["vram-plan", model.reference, "--engine", str(fixed.get("engine"))]
+    words = ["vram-plan", reference, "--engine", str(fixed.get("engine"))]
     for name, flag in _OPTIONS_OF.items():
         if fixed.get(name) is not None:
             words += [flag, str(fixed[name])]

@@ -15,7 +15,7 @@ from ..results import Plan, SpeedEstimate
 from ..units import GIB
 from .reconcile import aligned, compared
 from .saving import plain_devices, saved
-from .settings import command_line, gpus_text, merged
+from .settings import command_line, gpus_text, merged, planned
 from .sources import observe
 from .values import Figure, Line, Observation, Rate, Reconciliation, Setting
 
@@ -57,7 +57,9 @@ def verify(
             against, (m.layers, m.hidden_size), (m.name,), model=None, request={"engine": model.request.engine}, timeout_s=timeout_s,
             api_key=api_key, measure=measure,
         )  # fmt: skip
-        return _result(model, seen, (), "", ())
+        asked, settings = planned(model, seen)
+        cards = gpus_text(tuple(device.name for device in model.devices if device.usable))
+        return _result(model, seen, settings, command_line(m.name, asked, settings, cards or None), ())
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     a, names = loaded.architecture, (loaded.reference, loaded.name, loaded.ollama_tag or "")
     seen = observe(
@@ -74,7 +76,7 @@ def reconciled(model: Model, seen: Observation, request: Mapping[str, Any], mach
     taken = {**{name: value for name, value in taken.items() if name != "gpus"}, "gpus": machine}
     plan = make_plan(model, **taken)
     lines = (*_given_memory(model, taken, seen), *_rate_lines(model, taken, seen))
-    return _result(plan, seen, settings, command_line(model, taken, settings, gpus), lines)
+    return _result(plan, seen, settings, command_line(model.reference, taken, settings, gpus), lines)
 
 
 def _machine(asked: Any, seen: Observation) -> tuple[Detection, str | None]:
@@ -130,7 +132,7 @@ def _mismatch(plan: Plan, seen: Observation) -> list[str]:
 
 
 def _contradictions(settings: tuple[Setting, ...]) -> list[str]:
-    return [f"{s.name}: {s.asked} was asked for, the engine runs with {s.engine}" for s in settings if not s.taken]
+    return [f"{s.name}: the plan has {s.asked}, the engine runs with {s.engine}" for s in settings if not s.taken]
 
 
 def _given_memory(model: Model, request: dict[str, Any], seen: Observation) -> list[Line]:
