@@ -15,7 +15,7 @@ from ..engines.need import kv_bytes
 from ..errors import HardwareError, UnknownNameError
 from ..formats import Format
 from ..hardware import Detection, Device
-from ..inverse import headroom, largest
+from ..inverse import at, headroom, largest
 from ..models.architecture import Architecture
 from ..models.catalog import CatalogRow, list_models
 from ..models.loading import load_row
@@ -194,7 +194,7 @@ def _best(
                 needed=judged.needed,
                 headroom=judged.headroom or 0,
                 verdict=judged.verdict,
-                max_context=_longest(model, done, devices),
+                max_context=_longest(model, done, devices, judged.headroom or 0),
                 decode=speed.decode if speed else None,
                 ttft_s=speed.ttft_s if speed else None,
                 loss=loss,
@@ -202,11 +202,17 @@ def _best(
     return None
 
 
-def _longest(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
-    """The longest context that fits in whole k, as far as the model was trained."""
-    trained = model.trained_context or LONGEST
-    steps = largest(lambda n: headroom(model, replace(work, context=min(n * STEP, trained)), devices), -(-trained // STEP))
-    return trained if steps is None else steps * STEP
+def _longest(model: Model, work: Work, devices: tuple[Device, ...], room: int) -> int:
+    """The longest context that fits in whole k, as far as the model was trained; the planned one does, and leaves `room`."""
+    trained, first = model.trained_context or LONGEST, work.context // STEP
+    if work.context >= trained:
+        return trained
+
+    def left(n: int) -> int:
+        return room if n == 1 else headroom(model, at(work, context=min((first + n - 1) * STEP, trained)), devices)
+
+    steps = largest(left, -(-trained // STEP) - first + 1)
+    return trained if steps is None else max((first + steps - 1) * STEP, work.context)
 
 
 def _least_bits(format: Format) -> float:
