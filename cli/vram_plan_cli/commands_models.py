@@ -47,9 +47,12 @@ def models(
 
     from .grids import one_of
     from .models_screen import print_models_fit
+    from .progress import after_a_second
 
     output = one_of(json, csv, markdown)
-    answer = vp.models_for(
-        gpu, query=query, context=ctx, sequences=parallel, engine=engine, quants=quant, kv_type=kv, min_decode=min_decode
-    )
+    with after_a_second("looking at models") as progress:
+        answer = vp.models_for(
+            gpu, query=query, context=ctx, sequences=parallel, engine=engine, quants=quant, kv_type=kv, min_decode=min_decode,
+            progress=progress,
+        )  # fmt: skip
     print_models_fit(answer, output, top, width, quiet)

@@ -155,14 +155,17 @@ def recommend(
     import vram_plan as vp
 
     from .grids import one_of
+    from .progress import after_a_second
     from .recommend_screen import print_recommendation
 
     kind = one_of(json, csv, markdown)
-    answer = vp.recommend(
-        load_model(model, offline), context=ctx, sequences=parallel, min_decode=min_decode,
-        max_ttft_s=parse_seconds(max_ttft) if max_ttft else None, gpus=gpus, engines=engine, quants=quant, prices=price or (),
-        kv_type=kv, prompt=prompt, output=output, top=top,
-    )  # fmt: skip
+    loaded = load_model(model, offline)
+    with after_a_second("trying machines") as progress:
+        answer = vp.recommend(
+            loaded, context=ctx, sequences=parallel, min_decode=min_decode, max_ttft_s=parse_seconds(max_ttft) if max_ttft else None,
+            gpus=gpus, engines=engine, quants=quant, prices=price or (), kv_type=kv, prompt=prompt, output=output, top=top,
+            progress=progress,
+        )  # fmt: skip
     print_recommendation(answer, kind, width, quiet)
     if check and not answer.options:
         raise typer.Exit(1)

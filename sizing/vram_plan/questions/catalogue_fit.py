@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Final, NamedTuple
@@ -98,9 +98,11 @@ def models_for(
     quants: str | Sequence[str] | None = None,
     kv_type: str | None = None,
     min_decode: float | None = None,
+    progress: Callable[[int, int], None] | None = None,
 ) -> ModelsFit:
     """The catalogue's language models that run well on a machine at a context: in a format that loses little (or one of
     `quants`), at `min_decode` tokens/s of one sequence at least. `gpus` as `plan` takes it; None is this machine's.
+    `progress` is told how many of the catalogue's models are done, and of how many.
 
     Raises HardwareError where there is no GPU, UnknownNameError for a `query` no model answers to, UsageError.
     """
@@ -118,7 +120,10 @@ def models_for(
     shapes: dict[Architecture, ModelFit | None] = {}
     counts = {"too_large": 0, "too_slow": 0, "too_short": 0}
     found = []
-    for row, size in _candidates(rows):
+    candidates = list(_candidates(rows))
+    for done, (row, size) in enumerate(candidates):
+        if progress:
+            progress(done, len(candidates))
         if size.trained_context and size.trained_context < tokens:
             counts["too_short"] += 1
             continue

@@ -7,7 +7,7 @@ that costs more is only listed for what it does better.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -152,12 +152,14 @@ def recommend(
     output: int | str | None = None,
     top: int = 5,
     offline: bool = False,
+    progress: Callable[[int, int], None] | None = None,
 ) -> Recommendation:
     """The best few machines with the engine, format and split to use, or the nearest misses and what would help them.
 
     `min_decode` is in tokens/s of one sequence, `max_ttft_s` in seconds. `gpus` are machines separated by ";" (a card
     without a count is tried up to 8 times), common cards by default, "local" for this machine's. `prices` is
-    {"H100": "2.1/h"}; without it no money is reckoned with. Raises what `plan` raises.
+    {"H100": "2.1/h"}; without it no money is reckoned with.
+    `progress` is told how many machines are done, and of how many. Raises what `plan` raises.
     """
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     targets = _Targets(_positive(min_decode, "the decode speed"), _positive(max_ttft_s, "the time to the first token"))
@@ -165,7 +167,7 @@ def recommend(
     basis = {"context": context, "sequences": sequences, "kv_type": kv_type, "prompt": prompt, "output": output}
     works = {name: _works(loaded, name, quants, basis) for name in names}
     search = _Search(loaded, works, targets, parse_prices(prices))
-    best = [found for machine in machines_to_try(gpus) if (found := search.best_of(machine))]
+    best = search.over(machines_to_try(gpus), progress)
     meeting = [tried for tried, lacks in best if not lacks]
     options = tuple(_option(loaded, *row) for row in _ranked(meeting)[:top])
     first = next(iter(works.values()))[0]
@@ -209,6 +211,16 @@ class _Search:
     def __init__(self, model: Model, works: Mapping[str, tuple[Work, ...]], targets: _Targets, prices: Prices) -> None:
         self.model, self.works, self.targets, self.prices = model, works, targets, prices
         self.tried = 0
+
+    def over(self, machines: Sequence[tuple[Device, ...]], progress: Callable[[int, int], None] | None) -> list[_Judged]:
+        """The best way on each machine that runs it at all."""
+        found = []
+        for done, devices in enumerate(machines):
+            if progress:
+                progress(done, len(machines))
+            best = self.best_of(devices)
+            found += [best] if best else []
+        return found
 
     def best_of(self, devices: tuple[Device, ...]) -> _Judged | None:
         """The best way to run on a machine and what it lacks; None where no engine runs there."""
