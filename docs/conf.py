@@ -1,7 +1,7 @@
 """The site: `make site` builds these pages with Sphinx and MyST into docs/_build."""
 
 project = "vram-plan"
-copyright = "the vram-plan authors, Apache-2.0"  # noqa: A001  Sphinx's name
+copyright = "the vram-plan authors, Apache-2.0"
 extensions = ["myst_parser"]
 source_suffix = {".md": "markdown"}
 exclude_patterns = ["_build"]

@@ -203,7 +203,8 @@ def _device_notes(devices: tuple[Device, ...]) -> tuple[Note, ...]:
     for device in devices:
         if device.processes or device.used_by_others > NOTICEABLE:
             holders = ", ".join(f"{p.name or 'process'} ({p.pid}) {format_gib(p.bytes)}" for p in device.processes[:4] if p.bytes)
-            held = f"{format_gib(device.used_by_others)} of GPU {device.index} is held by other programs"
+            where = "the memory" if device.vendor == "CPU" else f"GPU {device.index}"
+            held = f"{format_gib(device.used_by_others)} of {where} is held by other programs"
             notes.append(Note("info", f"{held}: {holders}" if holders else held))
         if device.unified and device.note:
             notes.append(Note("info", device.note))

@@ -29,7 +29,7 @@ def test_what_the_engine_itself_held_comes_first(engine: str):
 def test_transformers_is_the_torch_that_was_calibrated():
     term = runtime("transformers", a_profile())
     assert (term.bytes, term.basis) == (500 * MIB, "measured")
-    assert "calibration of 2026-11-22" in term.why
+    assert term.why == "what torch held here besides its tensors: calibration of 2026-11-22"
 
 
 @pytest.mark.parametrize("engine", ["llama.cpp", "ollama", "vllm", "sglang"])

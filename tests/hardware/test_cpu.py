@@ -62,7 +62,15 @@ def test_a_plan_on_it_is_transformers_with_what_was_measured():
     assert plan.speed is not None
     assert plan.speed.basis.startswith("measured: calibration of 2026-11-22")
     assert plan.speed.decode.low < plan.speed.decode.tokens_per_s < plan.speed.decode.high
+    assert 'device_map="cpu"' in plan.launch[0].command
     assert next(term for term in plan.devices[0].terms if term.name == "runtime").basis == "measured"
+
+
+def test_kernels_of_another_dtype_say_nothing_on_a_processor():
+    save_profile(a_cpu_profile())
+    plan = vp.plan("qwen3-0.6b", gpus="cpu", context="2k", quant="F16")
+    assert plan.speed is not None
+    assert "is not used: it has no times of eager steps in f16 (measure with --dtype f16)" in plan.speed.basis
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "ollama", "llama.cpp"])

@@ -23,4 +23,4 @@ def measured_runtime(device: Device | None, *engines: str) -> tuple[int, str] | 
     found = profile.fitted.runtime_bytes
     if found is None or "transformers" not in engines:
         return None
-    return round(found.value), f"driver context and libraries as torch had them here: calibration of {profile.date[:10]}"
+    return round(found.value), f"what torch held here besides its tensors: calibration of {profile.date[:10]}"

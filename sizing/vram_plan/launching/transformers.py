@@ -17,7 +17,8 @@ __all__ = ["commands"]
 def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Mapping[str, Any]) -> tuple[LaunchCommand, ...]:
     """Python that loads the model as planned and generates up to the context."""
     load = [repr(checkpoint(model)), *([f"revision={model.revision!r}"] if revision(model) else []), f"dtype={dtype(model, work)!r}"]
-    load.append('device_map="auto"' if len(devices) > 1 or work.offload.endswith("layers") else "device_map=0")
+    one = 'device_map="cpu"' if devices and devices[0].vendor == "CPU" else "device_map=0"
+    load.append('device_map="auto"' if len(devices) > 1 or work.offload.endswith("layers") else one)
     packed = _PACKED.get(work.format.name) if work.format.name != model.stored_format else None
     if packed:
         load.append(f"quantization_config=BitsAndBytesConfig({packed})")

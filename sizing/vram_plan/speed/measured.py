@@ -28,7 +28,7 @@ MOST_ERROR: Final = 0.20
 LEAST_ERROR: Final = 0.05
 _OWN_KERNELS: Final = ("llama.cpp", "ollama")
 _NONE: Final = Fitted()
-_DTYPES: Final = {"F32": "f32", "F16": "f16"}
+_DTYPES: Final = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +71,10 @@ def _scaled(engine: str, scale: EngineScale, fitted_basis: str) -> Measured:
 def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> Measured:
     fitted = profile.fitted
     mode: Mode = "graph" if work.engine != "transformers" and fitted.graph_layer_s else "eager"
-    wanted = _DTYPES.get(work.format.name, "bf16")
-    dtype = wanted if wanted in fitted.weight_bytes_per_s else profile.dtype
+    dtype = _dtype(work.format.name, profile)
     day = f"calibration of {profile.date[:10]}"
     decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
-    if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode):
+    if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode, dtype):
         return Measured(f"{fitted_basis}; the {day} is not used: {why}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
     words = f"measured: {day}, {torch}{dtype}, decode held out within {_percent(decode_error)}"
@@ -86,10 +85,17 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
 
 
-def _left_aside(error: float | None, step_s: float | None, mode: Mode) -> str:
+def _dtype(format: str, profile: Profile) -> str:
+    """Whose rate to take: the format's own; on a GPU else that of the dtype measured, since bytes take the same time there. On a
+    processor each dtype has kernels of its own, whose rates differ several times."""
+    own = _DTYPES.get(format, "")
+    return own if own in profile.fitted.weight_bytes_per_s or profile.device.kind == "cpu" else profile.dtype
+
+
+def _left_aside(error: float | None, step_s: float | None, mode: Mode, dtype: str) -> str:
     """Why a calibration is not used, if so."""
     if step_s is None:
-        return f"it has no times of {mode} steps"
+        return f"it has no times of {mode} steps in {dtype or 'this format'}" + (f" (measure with --dtype {dtype})" if dtype else "")
     if error is None:
         return "what it had not seen was not measured"
     return f"off by {100 * error:.0f} % on what it had not seen" if error > MOST_ERROR else ""
