@@ -17,9 +17,11 @@ from ..results import Term
 from ..units import MIB, format_gib
 from ..values import Same
 from .base import Allocation, Work
-from .llamacpp_cells import CELLS, Context, KvGroup, cache_layers, kv_groups, state_elements, state_widths
+from .llamacpp_cells import Context, KvGroup, cache_layers, kv_groups, state_elements
 from .llamacpp_compute import compute_bytes
-from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed, visiting_weights
+from .llamacpp_draft import DRAFTED, KV, draft_work, prediction_bytes, predictor, rolls_back
+from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, placed
+from .llamacpp_run import PIPELINE_COPIES, Run, compute_why, host_why, kv_why, state_why, visiting, weights_why
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
 from .measured import measured_runtime
@@ -29,24 +31,8 @@ __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "l
 DEFAULT_KV: Final = "f16"
 #: A context holds no more sequences than this (src/llama-cparams.h, LLAMA_MAX_SEQ).
 MAX_SEQUENCES: Final = 256
-#: Copies of every input where GPUs work as a pipeline (ggml-backend.cpp, GGML_SCHED_MAX_COPIES).
-PIPELINE_COPIES: Final = 4
-#: Batches of this many tokens and more are computed on the GPU although weights are in host memory (CUDA's `offload_op`).
-OFFLOADED_BATCH: Final = 32
 #: Compute buffer of a vision tower at 1472 × 1472 pixels (llama.cpp's log of Qwen3.6-27B's projector).
 MMPROJ_COMPUTE: Final = 248 * MIB
-
-
-@dataclass(frozen=True, slots=True)
-class Run:
-    """One load of a model, settled: what was asked, the context it makes, and where the layers go."""
-
-    model: Model
-    work: Work
-    settings: Settings
-    context: Context
-    placement: Placement
-    weights: FileWeights
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,13 +58,32 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
 def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Settings) -> Run:
     weights = file_weights(model, work.format)
     placement = _placement(work.offload, Same(settings), Same(devices), len(weights.layers))
-    return Run(model, work, settings, context_of(work, settings), placement, weights)
+    context = context_of(work, settings)
+    if settings.mtp and rolls_back(model):
+        context = context._replace(rollback=DRAFTED)
+    draft = _draft_run(work, devices, settings, context) if settings.draft else None
+    return Run(model, work, settings, context, placement, weights, draft)
+
+
+def _draft_run(work: Work, devices: tuple[Device, ...], settings: Settings, context: Context) -> Run | None:
+    """The draft model wholly on the GPUs, with as many cells as the model."""
+    draft = settings.draft
+    if draft is None:
+        return None
+    alone = replace(settings, gpu_layers=None, draft=None, mmproj=False)
+    run = run_of(draft, draft_work(work, draft), devices, alone)
+    return replace(run, context=_drafting(context))
+
+
+def _drafting(context: Context) -> Context:
+    """The context of what drafts: fp16 cells, one row of logits for each sequence."""
+    return context._replace(kv_k=KV, kv_v=KV, outputs=min(context.outputs, context.parallel), rollback=0)
 
 
 def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
     """The terms of each device and of the host."""
     count = max(len(devices), 1)
-    terms = tuple((*_device_terms(run, i), _runtime(Same(devices[i] if devices else None))) for i in range(count))
+    terms = tuple((*_device_terms(run, i), *_drafts(run, i), _runtime(Same(devices[i] if devices else None))) for i in range(count))
     return Allocation(terms, _host_terms(run), _figures(run), _notes(run), _refusal(run))
 
 
@@ -122,9 +127,10 @@ def context_of(work: Work, settings: Settings) -> Context:
     length = padded(tokens, build.cells)
     ubatch = min(settings.ubatch, length * (1 if unified else parallel))
     every = settings.all_logits or build.outputs == "all"
+    rows = min(parallel * (1 + DRAFTED), settings.batch) if settings.drafts else parallel
     cuda = settings.backend in ("cuda", "rocm")
     return Context(
-        length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else parallel, settings.swa_full,
+        length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else rows, settings.swa_full,
         build.mask_cast, cuda and build.fp16_copies, build.rotates,
     )  # fmt: skip
 
@@ -158,6 +164,8 @@ def room_of(run: Run, devices: tuple[Device, ...]) -> int:
 def _least_free(run: Run, devices: tuple[Device, ...]) -> int:
     shares = [_share_of(run, i) for i in range(len(devices))]
     held = [share.fixed + sum(_sizes(run, share)) + _runtime(Same(d)).bytes for d, share in zip(devices, shares, strict=True)]
+    if run.settings.drafts:
+        held = [size + sum(term.bytes for term in _drafts(run, i)) for i, size in enumerate(held)]
     return min([min(d.available, d.usable) - size for d, size in zip(devices, held, strict=True)])
 
 
@@ -170,7 +178,7 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
     s: Settings = settings.value
     layers, last, weights = placement.layers_on(device), placement.output == device, file_weights(model, format.value)
     size = _weights(weights, placement, layers, last)
-    term = Term("weights", size, weights.basis, _weights_why(format.value.name, weights, placement, layers, last), "weights")
+    term = Term("weights", size, weights.basis, weights_why(format.value.name, weights, placement, layers, last), "weights")
     towers = _mmproj(model) if device == 0 and s.mmproj else ()
     groups = kv_groups(model, layers, (kv_k, kv_v), s.flash, s.backend in ("cuda", "rocm"))
     return Share(layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
@@ -178,7 +186,7 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
 
 def _sizes(run: Run, share: Share) -> tuple[int, int, int]:
     """Bytes of the KV cache, the recurrent state and the compute buffer of one device."""
-    kv, state = sum([group.bytes(run.context) for group in share.groups]), padded(4 * share.state * run.context.parallel)
+    kv, state = sum([group.bytes(run.context) for group in share.groups]), padded(4 * share.state * run.context.states)
     return kv, state, _compute(run, share.layers, share.last) if share.layers or share.last else 0
 
 
@@ -187,12 +195,34 @@ def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
     kv, state, compute = _sizes(run, share)
     terms = [share.weights]
     if kv:
-        terms.append(Term("kv_cache", kv, basis, _kv_why(run), "kv_cache"))
+        terms.append(Term("kv_cache", kv, basis, kv_why(run), "kv_cache"))
     if state:
-        terms.append(Term("state", state, basis, _state_why(run), "state"))
+        terms.append(Term("state", state, basis, state_why(run), "state"))
     if share.layers or share.last:
-        terms.append(Term("compute", compute, basis, _compute_why(run), "compute"))
+        terms.append(Term("compute", compute, basis, compute_why(run), "compute"))
     return (*terms, *share.towers)
+
+
+def _drafts(run: Run, device: int) -> tuple[Term, ...]:
+    """What drafts tokens: all of a smaller model, or the prediction layers, on the GPU that has the output matrix."""
+    if run.draft is not None:
+        name = run.draft.model.name
+        return tuple(
+            replace(term, name=f"draft_{term.name}", why=f"draft model {name}: {term.why}") for term in _device_terms(run.draft, device)
+        )
+    if not run.settings.mtp or device != max(run.placement.output, 0):
+        return ()
+    model, context = predictor(run.model), _drafting(run.context)
+    a = model.architecture
+    layers, on_cuda = tuple(range(a.layers)), run.settings.backend in ("cuda", "rocm")
+    kv = sum(group.bytes(context) for group in kv_groups(model, layers, (KV, KV), context.flash, on_cuda))
+    size = compute_bytes(model, context, (0, a.layers), last=True)
+    what, weights = f"{a.layers} prediction layer{'s' if a.layers > 1 else ''}", prediction_bytes(run.model, run.work)
+    return (
+        Term("mtp_weights", weights, run.weights.basis, f"{what} of the {run.work.format.name} file", "weights"),
+        Term("mtp_kv_cache", kv, a.basis, f"{context.cells:,} cells of {what}, in {KV}", "kv_cache"),
+        Term("mtp_compute", size, a.basis, f"one batch of {context.tokens} tokens through {what}, and its logits", "compute"),
+    )
 
 
 def _weights(w: FileWeights, placement: Placement, layers: tuple[int, ...], last: bool) -> int:
@@ -209,20 +239,11 @@ def _compute(run: Run, layers: tuple[int, ...], last: bool) -> int:
     """The graph's buffer. Of layers left in host memory every weight is copied in to be multiplied with, one by one."""
     placement, count = run.placement, run.model.architecture.layers
     span = (layers[0], min(layers[-1] + 1, count)) if layers else (count, count)
-    visiting = _visiting(run)
-    if visiting and placement.devices == 1:
+    away = visiting(run)
+    if away and placement.devices == 1:
         span, last = (0, count), True
     copies = PIPELINE_COPIES if placement.pipelined else 1
-    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=visiting)
-
-
-def _visiting(run: Run) -> tuple[tuple[str, int], ...]:
-    """Weights that stay in host memory but are used on the GPU for batches of 32 tokens and more: role, largest size."""
-    p = run.placement
-    away = p.layers_on(HOST)
-    if run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
-        return ()
-    return visiting_weights(run.model, run.work.format, not away)
+    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=away)
 
 
 @lru_cache(maxsize=1024)
@@ -256,8 +277,8 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
     w, kept = run.weights, run.placement.expert_layers
     weights = w.inputs + _weights(w, run.placement, away, run.placement.output == HOST and not w.tied)
     weights += sum(w.experts[i] for i in range(kept) if i not in away or i < kept)
-    terms = [Term("weights", weights, w.basis, _host_why(run), "weights")]
-    kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.parallel
+    terms = [Term("weights", weights, w.basis, host_why(run), "weights")]
+    kv = sum(group.bytes(c) for group in _kv(run, away)) + 4 * state_elements(run.model, away) * c.states
     if kv:
         terms.append(Term("kv_cache", kv, a.basis, f"cache of {len(away)} layers left in host memory", "kv_cache"))
     terms.append(Term("compute", _host_compute(run), a.basis, f"one batch of {c.tokens} tokens, as far as the CPU holds it", "compute"))
@@ -288,6 +309,7 @@ def _figures(run: Run) -> Mapping[str, Any]:
         "n_cpu_moe": p.expert_layers,
         "layers_per_device": [len(p.layers_on(i)) for i in range(p.devices)],
         "file_bytes": run.weights.file,
+        "draft": run.draft.model.name if run.draft else "prediction layers" if run.settings.mtp else None,
         "backend": run.settings.backend,
         "build": run.settings.build.date,
     }
@@ -309,49 +331,16 @@ def _notes(run: Run) -> tuple[str, ...]:
 def _refusal(run: Run) -> str | None:
     if run.work.sequences > MAX_SEQUENCES:
         return f"llama.cpp runs at most {MAX_SEQUENCES} sequences at once, not {run.work.sequences:,}"
+    return _odd_heads(run.model, run.context) if run.context.flash else None
+
+
+def _odd_heads(model: Model, context: Context) -> str | None:
+    """llama.cpp quantises a head's K and V by blocks of 32 and takes no part of one (`llama_init_from_model`)."""
+    for layer in cache_layers(model.architecture):
+        for name, kind, width in (("K", context.kv_k, layer.k_dim), ("V", context.kv_v, layer.v_dim)):
+            if layer.kv_heads and width % 32 and kind not in ("f32", "f16", "bf16"):
+                return f"llama.cpp keeps no {name} in {kind} for heads {width} wide, which blocks of 32 do not divide: take f16"
     return None
-
-
-def _weights_why(format: str, w: FileWeights, p: Placement, layers: tuple[int, ...], last: bool) -> str:
-    text = f"{len(layers)} of {len(w.layers)} layers of the {format} file"
-    if last:
-        text += ", the embedding a second time as the output matrix" if w.tied else " and the output matrix"
-    if p.expert_layers:
-        text += f", experts of {p.expert_layers} layers left in host memory"
-    return text if w.tied else f"{text}; the embedding ({format_gib(w.inputs)}) stays in host memory"
-
-
-def _kv_why(run: Run) -> str:
-    c = run.context
-    kinds = "/".join(dict.fromkeys((c.kv_k, c.kv_v)))
-    text = f"{c.length:,} cells (context in steps of {CELLS})"
-    text += f" × {c.streams} caches" if c.streams > 1 else f" shared by {c.parallel} sequences" if c.parallel > 1 else ""
-    for window in sorted({layer.window for layer in cache_layers(run.model.architecture) if layer.window and layer.kv_heads}):
-        text += f"; {c.ring(window):,} where a layer sees {window:,} (and a batch of {c.ubatch})"
-    if any(layer.latent_rank for layer in cache_layers(run.model.architecture)):
-        text += "; the latent only, no V"
-    return f"{text}, in {kinds}"
-
-
-def _state_why(run: Run) -> str:
-    layers, n = len(state_widths(run.model)), run.context.parallel
-    return f"fp32 states of {layers} recurrent layers × {n} sequence{'s' if n > 1 else ''}, whatever the context"
-
-
-def _compute_why(run: Run) -> str:
-    c = run.context
-    rows = "every token" if c.outputs >= c.tokens > c.parallel else f"{c.outputs} token{'s' if c.outputs > 1 else ''}"
-    text = f"one batch of {c.tokens} tokens through the widest layer, its mask over {c.length:,} cells, logits of {rows}"
-    if run.placement.pipelined:
-        text += f", inputs {PIPELINE_COPIES} times for the pipeline"
-    visiting = max((size for _, size in _visiting(run)), default=0)
-    return f"{text}; weights in host memory are copied in, up to {format_gib(visiting)} at once" if visiting else text
-
-
-def _host_why(run: Run) -> str:
-    away = len(run.placement.layers_on(HOST))
-    text = "embedding table, looked up on the CPU"
-    return f"{text}, and {away} layers" if away else f"{text}, and experts" if run.placement.expert_layers else text
 
 
 def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:

@@ -40,7 +40,8 @@ class Attention:
         self.waiting: tuple[CacheLayer, int] | None = None
         self.before = -1
         self.top: list[int] = []
-        self.picked = self.chosen = self.entered = self.hidden = self.per_layer = self.per_layer_made = -1
+        self.index_mask: tuple[int, ...] = ()
+        self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.per_layer = self.per_layer_made = -1
         self.global_shapes = global_shapes(a)
 
     def fp32(self, width: int, *reads: int, over: tuple[int, ...] = ()) -> int:
@@ -188,11 +189,11 @@ class Attention:
         q = self.fp32(width, self.fp32(width, self.fp32(width, low_rank)))
         weights = self.fp32(layer.rows("indexer.proj"), self.fp32(layer.rows("indexer.proj"), x))
         mask = self.mask(cache)
-        scores = self.fp32(self.context.length, q, weights, mask)
+        scores = self.fp32(self.context.length, q, weights, *self.index_mask)
         chosen = self.fp32(best, self.fp32(best, scores))
         element = 2 if self.context.flash else 4
         size = element * self.tokens * self.context.length
         hidden = self.tape.add(size, mask)
         self.tape.read(chosen, *self.top[:1])
         del self.top[:1]
-        return self.tape.add(size, hidden, mask)
+        return self.tape.add(size, hidden, mask, over=(mask,))

@@ -46,6 +46,12 @@ class Context(NamedTuple):
     mask_cast: bool = False
     fp16_copies: bool = True
     rotates: bool = True
+    rollback: int = 0
+
+    @property
+    def states(self) -> int:
+        """Copies of a sequence's recurrent state, all sequences: one more for each token that may be taken back."""
+        return self.parallel * (1 + self.rollback)
 
     @property
     def streams(self) -> int:

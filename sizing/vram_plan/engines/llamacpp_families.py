@@ -9,7 +9,8 @@ from typing import Final
 
 __all__ = [
     "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
-    "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "WEIGHS_FIRST",
+    "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROUTER_BIAS",
+    "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "WEIGHS_FIRST",
 ]  # fmt: skip
 
 #: Families without rotary embeddings in attention: their queries and keys are cached as projected.
@@ -31,6 +32,8 @@ LAYER_NORMS: Final = frozenset({"cohere", "command-r", "cohere2", "dbrx", "olmo"
 RMS_NORMS: Final = frozenset({"phimoe"})
 #: Families that project what attention gives before a parallel feed-forward, not after it.
 PROJECTS_FIRST: Final = frozenset({"phi", "phi2", "phi-msft"})
+#: Families whose router has a bias their configs' weights do not name.
+ROUTER_BIAS: Final = frozenset({"lfm2_moe", "lfm2moe"})
 #: Families that weigh what an expert gets, not what it gives (`weight_before_ffn`).
 WEIGHS_FIRST: Final = frozenset({"llama4", "llama4_text"})
 #: Tokens attention sees of those an index scores (`index_topk` of DeepSeek-V3.2 and GLM-5).

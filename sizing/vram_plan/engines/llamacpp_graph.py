@@ -56,6 +56,8 @@ class Recorder(Recurrent):
             if embedded < 0 and not layer.gathers_first:
                 embedded = self.given(row)
                 learned = self.given(row) if "position_embd" in self.global_shapes else -1
+            if "nextn.eh_proj" in layer.shapes and self.trunk < 0:
+                self.trunk = self.given(row)
             if layer.state is not None and layer.cache is None and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
             if embedded < 0:
@@ -79,7 +81,7 @@ class Recorder(Recurrent):
                 self.rotations[cache.window, size] = self.given(4 * size * size)
         v_places = 8 * self.tokens * (1 if c.flash else self.widest_v)
         if "indexer.attn_k" in layer.shapes:
-            self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)
+            self.index_mask = self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)
         self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places if cache.v_dim else 0) if size)
         element = 4 if c.mask_cast or not c.flash else 2
         self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
@@ -113,7 +115,8 @@ class Recorder(Recurrent):
         number, inner = layer.shapes["ffn_down_exps"][0], layer.columns("ffn_down_exps")
         latent = layer.rows("ffn_latent_down")
         probabilities = add(4 * number * tokens, x if router < 0 else router)
-        chosen = add(4 * number * tokens, probabilities)
+        biased = self.a.family in families.ROUTER_BIAS or any(role.startswith("exp_probs_b") for role in layer.shapes)
+        chosen = add(4 * number * tokens, add(4 * number * tokens, probabilities) if biased else probabilities)
         weights = self.expert_weights(used, tokens, probabilities, chosen)
         entered = add(4 * latent * tokens, x) if latent else x if normed else add(4 * self.a.hidden_size * tokens, x)
         if self.a.family in families.WEIGHS_FIRST:
@@ -154,6 +157,8 @@ class Recorder(Recurrent):
         deep = sum(layer.deep for layer in layers)
         if deep:
             hidden = self.fp32(a.hidden_size * (1 + deep), hidden)
+        if self.trunk >= 0:
+            hidden = self.merged(hidden)
         if "token_embd_norm" in self.global_shapes:
             hidden = self.fp32(a.hidden_size, hidden)
         self.entered = hidden
@@ -170,6 +175,12 @@ class Recorder(Recurrent):
                 hidden = self.fp32(a.hidden_size, hidden, self.entered, over=(hidden,))
         if last and a.kind != "encoder":
             self.logits(hidden, asked)
+
+    def merged(self, embedded: int) -> int:
+        """A prediction layer starts from the next token and what the model made of this one, both normed and side by side."""
+        width = self.a.hidden_size
+        both = self.fp32(width, embedded, over=(embedded,)), self.fp32(width, self.trunk, over=(self.trunk,))
+        return self.fp32(width, self.fp32(2 * width, *both))
 
     def logits(self, hidden: int, asked: int) -> None:
         """The last norm and the output matrix."""

@@ -21,7 +21,7 @@ from ..models.model import Model
 from .llamacpp_tape import padded
 from .weights import weights_of
 
-__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "placed", "visiting_weights"]
+__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "on_gpu", "placed", "visiting_weights"]
 
 HOST: Final = -1
 #: Tensors of the input layer: looked up by row on the CPU, never multiplied with.

@@ -103,7 +103,7 @@ class Recurrent(Attention):
             repeated.append(self.fp32(inner, normed) if keys < inner and "ssm_ba" in layer.shapes else normed)
         gates = self.fp32(2 * heads, x)
         decay, beta = self.fp32(heads, gates), self.fp32(heads, gates)
-        result = 4 * (self.tokens * inner + state * self.context.parallel)
+        result = 4 * (self.tokens * inner + state * self.context.states)
         y = self.tape.add(result, *repeated, conv, decay, beta, held)
         self.tape.read(y)
         if not self.routed:
@@ -125,7 +125,7 @@ class Recurrent(Attention):
         q, k, v = (self.fp32(inner, self.fp32(inner, node)) if i == 2 else self.normed_result(inner, node) for i, node in enumerate(joined))
         decay = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_f_a"), x)))
         beta = self.fp32(layer.rows("ssm_beta"), self.fp32(layer.rows("ssm_beta"), x))
-        y = self.tape.add(4 * (self.tokens * inner + state * sequences), q, k, v, decay, beta, held)
+        y = self.tape.add(4 * (self.tokens * inner + state * self.context.states), q, k, v, decay, beta, held)
         self.tape.read(y)
         y = self.fp32(inner, self.fp32(inner, y))
         gate = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_g_a"), x)))

@@ -14,7 +14,9 @@ from vram_plan_data import ROOT
 from ..errors import UsageError
 from ..hardware.device import MIB, Device
 from ..models.architecture import Basis
+from ..models.model import Model
 from .base import Work
+from .llamacpp_draft import draft_model
 from .options import choice, flag, whole
 
 __all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
@@ -30,6 +32,8 @@ OPTIONS: Final[Mapping[str, str]] = {
     "tensor_split": "shares of the layers each GPU gets, as 3,1 (by free memory)",
     "backend": "cuda, rocm, vulkan, metal or cpu (by the GPU's vendor)",
     "build": "llama.cpp of that month, as 2026-10 (the newest described)",
+    "draft": "a smaller model that drafts tokens, named as MODEL is (none)",
+    "mtp": "true: the model's own prediction layers draft tokens (false)",
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
 }
 _BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan"}
@@ -78,6 +82,12 @@ class Settings:
     backend: str
     build: Build
     mmproj: bool
+    draft: Model | None = None
+    mtp: bool = False
+
+    @property
+    def drafts(self) -> bool:
+        return self.draft is not None or self.mtp
 
 
 def settings_of(work: Work, devices: tuple[Device, ...], defaults: tuple[tuple[str, Any], ...] = ()) -> Settings:
@@ -90,6 +100,8 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
     given = {**dict(defaults), **dict(options)}
     batch = whole(given, "batch", 1, 1 << 20) or _BATCH
     flash = flag(given, "flash_attn", True)
+    if given.get("draft") is not None and flag(given, "mtp", False):
+        raise UsageError("both draft and mtp were given", "one of them drafts")
     if not flash and kv_v not in ("f32", "f16", "bf16"):
         raise UsageError(f"V in {kv_v} needs flash attention", "leave flash_attn on, or take kv_v f16")
     return Settings(
@@ -104,6 +116,8 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
         backend=choice(given, "backend", ("cuda", "rocm", "vulkan", "metal", "cpu")) or _BACKENDS.get(vendor, "cuda"),
         build=build_of(str(given.get("build", "2026-10"))),
         mmproj=flag(given, "mmproj", False),
+        draft=draft_model(given.get("draft")),
+        mtp=flag(given, "mtp", False),
     )
 
 

@@ -20,9 +20,10 @@ from ..models.model import Model
 from ..units import format_gib
 from . import llamacpp
 from .base import Allocation, Work
-from .llamacpp import MAX_SEQUENCES, Run, allocation, room_of, run_of
+from .llamacpp import MAX_SEQUENCES, allocation, room_of, run_of
 from .llamacpp_cells import kv_groups
 from .llamacpp_placement import file_weights
+from .llamacpp_run import Run
 from .llamacpp_settings import OPTIONS as LLAMACPP_OPTIONS
 from .llamacpp_settings import Settings, settings_of
 from .options import flag
@@ -31,7 +32,7 @@ __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "d
 
 DEFAULT_KV: Final = "f16"
 OPTIONS: Final[Mapping[str, str]] = {
-    **LLAMACPP_OPTIONS,
+    **{name: what for name, what in LLAMACPP_OPTIONS.items() if name not in ("draft", "mtp")},
     "ubatch": "tokens computed at once, 1 to 65536 (512, 1024 or 2048, by context and free memory; 256 without flash attention)",
     "batch": "tokens of one batch, 1 to 1048576 (as ubatch)",
     "flash_attn": "true or false (true; false on NVIDIA GPUs before Pascal)",

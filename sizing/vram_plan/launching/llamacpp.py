@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engines import Work
+from ..engines.llamacpp_draft import draft_model, draft_work
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand
@@ -28,6 +29,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
     if len(devices) > 1 and figures.get("n_gpu_layers"):
         words += ["-ts", _shares(figures)]
     words += switch(work, "swa_full", "--swa-full", True) + _tower(model, work)
+    words += _draft(work, figures)
     if figures.get("backend") == "cpu":
         words += ["--device", "none"]
     note = "" if model.is_gguf else f"model.gguf: this model as a GGUF in {work.format.name}"
@@ -46,6 +48,18 @@ def _file(model: Model, work: Work) -> tuple[str, str]:
     if model.is_gguf and not is_path(model) and "/" in model.name:
         return "-hf", name(f"{model.name.split(':')[0]}:{work.format.name}")
     return "-m", name(model.reference) if model.is_gguf and is_path(model) else "model.gguf"
+
+
+def _draft(work: Work, figures: Mapping[str, Any]) -> list[object]:
+    """What drafts tokens: a smaller model's file, or the prediction layers in the model's own."""
+    if not figures.get("draft"):
+        return []
+    draft = draft_model(work.option("draft"))
+    if draft is None:
+        return ["--spec-type", "draft-mtp"]
+    option, file = _file(draft, draft_work(work, draft))
+    named = file if draft.is_gguf else "draft.gguf"
+    return ["--spec-type", "draft-simple", "-hfd" if option == "-hf" else "-md", named]
 
 
 def _tower(model: Model, work: Work) -> list[object]:
