@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -81,7 +82,15 @@ def plan(
         kv_type_k=kv_type_k, kv_type_v=kv_type_v, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
         expert_parallel=expert_parallel, offload=offload, prompt=prompt, output=output, options=options,
     )  # fmt: skip
-    return evaluate(loaded, work, machine, notes)
+    return evaluate(loaded, _with_draft(work, offline), machine, notes)
+
+
+def _with_draft(work: Work, offline: bool) -> Work:
+    """The draft model an option names, loaded as the model is: with or without the network."""
+    name = work.option("draft")
+    if not isinstance(name, str):
+        return work
+    return replace(work, options=tuple((key, load(name, offline=offline) if key == "draft" else value) for key, value in work.options))
 
 
 def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ...] = ()) -> Plan:
@@ -246,5 +255,6 @@ def summary(model: Model) -> ModelSummary:
 def _request_summary(work: Work) -> RequestSummary:
     return RequestSummary(
         work.engine, None, work.format.name, work.kv_k, work.kv_v, work.context, work.sequences, work.prompt, work.output,
-        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload, dict(work.options),
+        work.tensor_parallel, work.pipeline_parallel, work.expert_parallel, work.offload,
+        {name: value.name if isinstance(value, Model) else value for name, value in work.options},
     )  # fmt: skip
