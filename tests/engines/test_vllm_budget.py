@@ -15,8 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines import Work
 from vram_plan.engines.vllm import allocate
-from vram_plan.engines.vllm_budget import batch_defaults
-from vram_plan.engines.vllm_versions import profile_of
+from vram_plan.engines.vllm_versions import batch_defaults, profile_of
 from vram_plan.formats import find_format
 from vram_plan.hardware import resolve
 
@@ -111,6 +110,8 @@ def test_profiles_by_version(version: str | None, name: str) -> None:
         ({"version": "latest"}, "version"),
         ({"version": 0.19}, "version"),
         ({"speculative_tokens": 65}, "speculative_tokens"),
+        ({"data_parallel": 0}, "data_parallel"),
+        ({"data_parallel": "two"}, "data_parallel"),
         ({"ubatch": 512}, "ubatch"),
     ],
 )
@@ -204,6 +205,45 @@ def test_the_smallest_of_unequal_gpus_decides() -> None:
     both = vp.plan("llama3-8b", engine="vllm", gpus="RTX 3090 + RTX 4060 Ti 16GB", tensor_parallel=2)
     twice = vp.plan("llama3-8b", engine="vllm", gpus="2x RTX 4060 Ti 16GB", tensor_parallel=2)
     assert both.engine["num_blocks"] == twice.engine["num_blocks"]
+
+
+def test_copies_have_a_pool_each() -> None:
+    """A dense model's copies are servers side by side."""
+    options = {"data_parallel": 4}
+    four = vp.plan("llama3-8b", engine="vllm", gpus="4x RTX 4090", context=8192, options=options)
+    one = vp.plan("llama3-8b", engine="vllm", gpus="RTX 4090", context=8192)
+    for figure in ("num_blocks", "kv_tokens", "max_concurrency", "activation", "non_torch"):
+        assert four.engine[figure] == one.engine[figure]
+    assert four.engine["data_parallel"] == 4 and "--data-parallel-size 4" in four.launch[0].command
+    assert four.fit.max_sequences == 4 * one.fit.max_sequences
+    assert len({device.used for device in four.devices}) == 1
+    few = vp.plan("llama3-8b", engine="vllm", gpus="2x RTX 4090", context=8192, options=options)
+    assert few.fit.verdict == "does_not_fit" and any("needs 4 GPUs" in note.text for note in few.notes)
+
+
+@pytest.mark.parametrize("expert_parallel", [False, True])
+def test_copies_share_the_experts(expert_parallel: bool) -> None:
+    """Qwen3-30B-A3B: 128 experts of 3 × 2048 × 768 in 48 layers are a quarter on each of four copies; all else is whole."""
+    asked = {"engine": "vllm", "gpus": "4x H100", "context": 8192, "expert_parallel": expert_parallel}
+    plan = vp.plan("qwen3-30b-a3b", **asked, options={"data_parallel": 4})
+    experts = 48 * 128 * 3 * 2048 * 768 * 2
+    whole = vp.plan("qwen3-30b-a3b", engine="vllm", gpus="H100", context=8192)
+    held = [next(term.bytes for term in p.devices[-1].terms if term.name == "weights") for p in (plan, whole)]
+    assert held[1] - held[0] == experts * 3 // 4
+    assert plan.engine["bytes_per_block"] == whole.engine["bytes_per_block"]
+    assert plan.engine["activation"] > whole.engine["activation"]  # the tokens of all copies
+
+
+def test_two_logs_of_eight_copies() -> None:
+    """vllm-project/recipes PR 12: Qwen3-Coder-480B FP8, 8 copies with expert parallelism, on 139.8 GiB at two shares of the memory."""
+    for share, available in ((0.9, 48.66), (0.95, 55.65)):
+        options = {"version": "0.10.1", "gpu_memory_utilization": share, "data_parallel": 8}
+        plan = vp.plan(
+            "Qwen/Qwen3-Coder-480B-A35B-Instruct", engine="vllm", quant="FP8-BLOCK", gpus="8x H200", context=262144, expert_parallel=True,
+            options=options, offline=True,
+        )  # fmt: skip
+        assert plan.engine["available_kv"] / GIB == pytest.approx(available, rel=0.01)
+        assert any("62.00 GiB KV cache is needed" in note.text for note in plan.notes)  # as the log says
 
 
 def test_without_a_gpu_only_what_is_asked_for_is_counted() -> None:

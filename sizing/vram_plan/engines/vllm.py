@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import product
 from typing import Any, Final
 
 from ..errors import UsageError
@@ -74,9 +75,10 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
     length = settings.max_model_len or work.context
     per_request = layout.blocks_per_request(work.context, prepared.in_flight) if layout else 0
     at_length = layout.blocks_per_request(length, prepared.in_flight) if layout and length != work.context else per_request
+    needed = per_request * -(-work.sequences // settings.dp)
     if not devices:
-        return _without_gpu(prepared, per_request * work.sequences, at_length)
-    left = prepared.blocks - 1 - per_request * work.sequences
+        return _without_gpu(prepared, needed, at_length)
+    left = prepared.blocks - 1 - needed
     refused = prepared.refusal or _refused(work, prepared, length, at_length)
     return Allocation(
         prepared.devices,
@@ -106,8 +108,9 @@ def _prepared_for(model: Model, work: Work, devices: tuple[Device, ...]) -> _Pre
     prepared = _lookup(*key)
     s = prepared.settings
     sequences, tokens, length = s.sequences, s.tokens, s.max_model_len or work.context
-    if work.sequences > sequences and work.option("max_num_seqs") is None:
-        sequences = max(sequences, min(work.sequences, tokens))
+    share = -(-work.sequences // s.dp)
+    if share > sequences and work.option("max_num_seqs") is None:
+        sequences = max(sequences, min(share, tokens))
     if work.option("max_num_batched_tokens") is None:
         tokens = min(max(2048, length) if s.profile.whole_prompts else tokens, sequences * length)
     return prepared if (sequences, tokens) == (s.sequences, s.tokens) else _lookup(*key, sequences, tokens)
@@ -131,8 +134,9 @@ def _prepare(model: Model, work: Work, devices: tuple[Device, ...], sequences: i
     s = replace(s, sequences=sequences or s.sequences, tokens=tokens or s.tokens)
     # batches scheduled before the first is settled: the pipeline's stages, and one more with asynchronous scheduling
     in_flight = s.tokens * (s.pp + s.profile.batches_in_flight - 1)
-    if devices and len(devices) < s.tp * s.pp:
-        problem = f"tensor parallelism {s.tp} × pipeline parallelism {s.pp} needs {s.tp * s.pp} GPUs; there are {len(devices)}"
+    if devices and len(devices) < s.gpus:
+        more = f" × data parallelism {s.dp}" if s.dp > 1 else ""
+        problem = f"tensor parallelism {s.tp} × pipeline parallelism {s.pp}{more} needs {s.gpus} GPUs; there are {len(devices)}"
         rooms = tuple((0, -1) for _ in devices)
         return _Prepared(s, in_flight, (), rooms, tuple(() for _ in devices), None, 0, {}, (), problem)
     setup = CacheSetup(s.fp8, s.tp, s.block_size, s.prefix_caching, s.speculative, capability(devices[0] if devices else None), s.tokens)
@@ -164,11 +168,11 @@ def _ranks(model: Model, work: Work, s: Settings, devices: tuple[Device, ...], l
     work = replace(work, options=tuple(sorted({**dict(work.options), "max_num_batched_tokens": tokens}.items())))
     stages = stage_layers(model.architecture.layers, s.pp)
     found = []
-    for stage in range(s.pp):
-        for i in range(s.tp):
-            device = devices[stage * s.tp + i] if devices else None
-            weights = _weights(model, work, s.tp, s.pp, s.tp - 1 if i == s.tp - 1 else 0, stage, capability(device))
-            found.append(_rank(model, work, s, device, layout, stages, stage, weights))
+    for copy, stage, i in product(range(s.dp if devices else 1), range(s.pp), range(s.tp)):
+        device = devices[(copy * s.pp + stage) * s.tp + i] if devices else None
+        rank = copy * s.tp + (s.tp - 1 if i == s.tp - 1 else 0)
+        weights = _weights(model, work, s.tp, s.pp, rank, stage, capability(device))
+        found.append(_rank(model, work, s, device, layout, stages, stage, weights))
     return tuple(found)
 
 
@@ -184,8 +188,10 @@ def _illegal(model: Model, work: Work, tp: int, pp: int) -> str | None:
 
 def _notes(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -> tuple[str, ...]:
     notes = []
-    if len(devices) > s.tp * s.pp:
-        notes.append(f"{len(devices) - s.tp * s.pp} of the GPUs stay idle: tensor × pipeline parallelism is {s.tp * s.pp}")
+    if len(devices) > s.gpus:
+        notes.append(f"{len(devices) - s.gpus} of the GPUs stay idle: tensor × pipeline {'× data ' * (s.dp > 1)}parallelism is {s.gpus}")
+    if s.dp > 1 and devices:
+        notes.append(f"{s.dp} copies: each has its own pool and takes a share of the sequences; the log's figures are of one")
     if s.tp * s.pp != work.tensor_parallel * work.pipeline_parallel:
         notes.append(f"over all GPUs: --tensor-parallel-size {s.tp} --pipeline-parallel-size {s.pp}")
     if s.fp8 and work.kv_k != "fp8":
@@ -208,15 +214,15 @@ def _rank(
     """The terms of one GPU but the pool, and what is left for it."""
     first, last = sum(stages[:stage]), stage == s.pp - 1
     marlin = not (work.format.name.startswith("MXFP4") and capability(device) == 9)
-    activation, why = activation_bytes(
-        model, s.profile, device, tokens=s.tokens, sequences=s.sequences, tp=s.tp, samples=last, marlin=marlin
-    )
+    cut = 1 if work.expert_parallel else s.tp * s.dp
+    joined = s.tp * s.dp if model.architecture.experts else s.tp  # copies of a model without experts have nothing to say to each other
+    activation, why = activation_bytes(model, s, device, samples=last, marlin=marlin, experts_cut=cut)
     measured = measured_runtime(device, "vllm")
-    non_torch = measured[0] if measured else non_torch_bytes(model, s.profile, device, s.tp)
+    non_torch = measured[0] if measured else non_torch_bytes(model, s.profile, device, joined)
     graphs = graph_bytes(model, device, sequences=s.sequences, layers=stages[stage], tokens=s.tokens, eager=s.eager)
     basis: Basis = "fallback" if model.basis == "fallback" else "formula"
     libraries = f"driver, libraries{' and all-reduce' if s.tp > 1 else ''} in vLLM's own logs"
-    logged: Basis = "measured" if s.tp == 1 or linked(device) else "fallback"  # no log of several cards without NVLink
+    logged: Basis = "measured" if joined == 1 or linked(device) else "fallback"  # no log of several cards without NVLink
     terms = (
         Term("weights", weights.parameter_bytes - weights.freed_bytes, model.basis if s.tp * s.pp == 1 else basis, weights.why, "weights"),
         Term("buffers", weights.buffer_bytes, basis, weights.buffer_why or "rope tables", "weights"),
@@ -224,7 +230,7 @@ def _rank(
         Term("activation", activation, basis, why, "compute"),
         Term("non_torch", non_torch, "measured" if measured else logged, measured[1] if measured else libraries, "runtime"),
         Term("cuda_graphs", graphs, "fallback", "graphs captured for decoding, scaled from logs by layers and sizes", "runtime"),
-        Term("context", context_bytes(device, s.tp * s.pp), "fallback", "typical: held before vLLM measures, outside its share", "runtime"),
+        Term("context", context_bytes(device, s.gpus), "fallback", "typical: held before vLLM measures, outside its share", "runtime"),
     )
     fixed = weights.total + activation + non_torch + (graphs if s.profile.graphs_in_budget else 0)
     asked = int(device.usable * s.utilization) if device else 0
@@ -251,6 +257,7 @@ def _fixed_figures(ranks: tuple[_Rank, ...], s: Settings, layout: Layout | None)
         "max_num_batched_tokens": s.tokens,
         "tensor_parallel": s.tp,
         "pipeline_parallel": s.pp,
+        "data_parallel": s.dp,
         "activation": by_name.get("activation", 0),
         "non_torch": by_name.get("non_torch", 0),
         "cuda_graphs": by_name.get("cuda_graphs", 0),
@@ -334,7 +341,7 @@ def _refused(work: Work, prepared: _Prepared, length: int, at_length: int) -> st
     s = prepared.settings
     if s.tokens < s.sequences:
         return f"max_num_batched_tokens ({s.tokens:,}) must be greater than or equal to max_num_seqs ({s.sequences:,})"
-    if work.sequences > s.sequences:
+    if work.sequences > s.sequences * s.dp:
         return f"max_num_seqs is {s.sequences:,}: {work.sequences:,} sequences would never run at once"
     layout, usable = prepared.layout, prepared.blocks - 1
     if layout is None or at_length <= usable:
@@ -352,5 +359,5 @@ def _refused(work: Work, prepared: _Prepared, length: int, at_length: int) -> st
 def _waiting_note(work: Work, prepared: _Prepared, per_request: int, left: int) -> tuple[str, ...]:
     if left >= 0 or not per_request:
         return ()
-    held = (prepared.blocks - 1) // per_request
+    held = max(prepared.blocks - 1, 0) // per_request * prepared.settings.dp
     return (f"vLLM starts, but holds {held:,} of the {work.sequences:,} requests of {work.context:,} tokens at once; the others wait",)

@@ -12,11 +12,11 @@ from typing import Final
 
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
-from .vllm_versions import Profile, numbers, table
+from .vllm_settings import Settings
+from .vllm_versions import Profile, table
 
 __all__ = [
     "activation_bytes",
-    "batch_defaults",
     "capability",
     "context_bytes",
     "graph_bytes",
@@ -35,16 +35,6 @@ _TOWER_BYTES: Final = int(0.18 * GIB)
 _SAMPLER_BYTES: Final = 48 * MIB
 #: What the process holds before vLLM looks: the driver's context, and NCCL's first buffers (H100: 79.19 − 78.68 and − 77.65 GiB).
 _CONTEXT: Final = (int(0.51 * GIB), int(1.54 * GIB), int(0.3 * GIB), int(0.45 * GIB))
-
-
-def batch_defaults(device: Device | None, version: str | None = None) -> tuple[int, int]:
-    """Tokens of a batch and sequences at once that `vllm serve` takes on this GPU when it is not told."""
-    total, name = (device.total / GIB, device.name.lower()) if device else (0.0, "")
-    for row in table()["batch"]:
-        newer = version is None or numbers(row["since"]) <= numbers(version)
-        if newer and total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
-            return row["max_num_batched_tokens"], row["max_num_seqs"]
-    raise AssertionError("the last row fits every version and GPU")
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,23 +63,22 @@ def _sizes(model: Model) -> _Sizes:
 
 
 def activation_bytes(
-    model: Model, profile: Profile, device: Device | None, *, tokens: int, sequences: int, tp: int, samples: bool, marlin: bool = True
+    model: Model, s: Settings, device: Device | None, *, samples: bool, marlin: bool = True, experts_cut: int | None = None
 ) -> tuple[int, str]:
     """Peak of the profile run, and why: the sampler on all sequences, or the feed-forward on a whole batch.
 
-    The experts' workspace stays allocated and adds to either; the Triton experts of MXFP4 have none (`marlin` False).
-    `samples`: whether this pipeline stage is the last. Logits are gathered, so tensor parallelism does not shrink them.
+    The experts' workspace stays allocated and adds to either; the Triton experts of MXFP4 have none (`marlin` False); each is cut
+    over `experts_cut` ranks. Copies (data parallelism) gather the tokens of all for them. `samples`: whether this pipeline stage
+    is the last. Logits are gathered, so tensor parallelism does not shrink them.
     """
-    z, a = _sizes(model), model.architecture
+    z, a, profile, tokens, sequences, tp = _sizes(model), model.architecture, s.profile, s.tokens, s.sequences, s.tp
     per_logit = profile.logit_bytes_moe if a.experts or model.state_bytes else profile.logit_bytes
     residual = 2 * tokens * z.hidden
     sampler = sequences * z.vocab * per_logit + residual + _SAMPLER_BYTES if samples else 0
     if samples and profile.top_k_buffer:
         sampler += 4 * z.vocab * _multiprocessors(device)
     feed_forward = 6 * tokens * z.dense // tp + 4 * residual
-    # layers/fused_moe: two buffers a routed token, each as wide as the wider of the expert's matrices' sides
-    width = max(2 * z.expert // tp, z.hidden) + max(z.expert // tp, z.hidden)
-    workspace = 2 * tokens * a.experts_per_token * width if z.expert and marlin else 0
+    workspace = _workspace(z, a.experts_per_token, s, experts_cut or tp * s.dp) if z.expert and marlin else 0
     tower = _TOWER_BYTES * tokens // 8192 if z.towers else 0
     if sampler >= feed_forward:
         why = f"sampler: {sequences:,} sequences × {z.vocab:,} logits × {per_logit} B"
@@ -98,6 +87,17 @@ def activation_bytes(
     if workspace:
         why += f"; {workspace / MIB:,.0f} MiB experts' workspace"
     return max(sampler, feed_forward) + workspace + tower, why
+
+
+def _workspace(z: _Sizes, chosen: int, s: Settings, cut: int) -> int:
+    """Two buffers a routed token, each as wide as the wider of the expert's matrices' sides; and the tokens of all copies.
+
+    Source: vLLM 0.10 to 0.32, layers/fused_moe (fused_moe.py, modular_kernel.py; the all-gather of `--all2all-backend`'s default).
+    """
+    tokens = s.tokens * s.dp
+    at_once = min(tokens, s.profile.moe_chunk_tokens or tokens)
+    width = max(2 * z.expert // cut, z.hidden) + max(z.expert // cut, z.hidden)
+    return 2 * at_once * chosen * width + (2 * tokens * z.hidden if s.dp > 1 else 0)
 
 
 def _multiprocessors(device: Device | None) -> int:

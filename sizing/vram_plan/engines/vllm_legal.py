@@ -36,11 +36,13 @@ class _Asked:
     format: Format
     expert_parallel: bool
     version: str
+    copies: int = 1
 
 
 def refusal(model: Model, work: Work, tp: int, pp: int) -> str | None:
     """Why vLLM would not start with this split, and what would be legal; None when it would."""
-    return _refusal(model, _Asked(work.format, work.expert_parallel, str(work.option("version") or _VERSION)), tp, pp)
+    copies = (work.option("data_parallel") or 1) if work.engine == "vllm" else 1
+    return _refusal(model, _Asked(work.format, work.expert_parallel, str(work.option("version") or _VERSION), copies), tp, pp)
 
 
 @lru_cache(maxsize=2048)
@@ -97,7 +99,7 @@ def _stages(model: Model, pp: int) -> str | None:
 
 def _split(model: Model, asked: _Asked, tp: int) -> str | None:
     """What tensor parallelism of this size breaks first."""
-    if tp == 1:
+    if tp * asked.copies == 1:
         return None
     rules: tuple[Callable[[Model, _Asked, int], str | None], ...] = (_heads, _vocabulary, _vision, _widths, _groups)
     return next((problem for rule in rules if (problem := rule(model, asked, tp))), None)
@@ -129,8 +131,9 @@ def _vision(model: Model, asked: _Asked, tp: int) -> str | None:
 def _widths(model: Model, asked: _Asked, tp: int) -> str | None:
     """Matrices cut by columns, experts included, must come out whole."""
     for tensor in _cut_by_columns(model, asked):
-        if tensor.shape[-1] % tp and not (tensor.experts and asked.expert_parallel):
-            return f"{tensor.role} has {tensor.shape[-1]:,} inputs, not divisible by tensor parallelism {tp}"
+        ranks = _ranks(tensor, asked, tp)
+        if tensor.shape[-1] % ranks:
+            return f"{tensor.role} has {tensor.shape[-1]:,} inputs, not divisible by {_words(ranks, tp)}"
     return None
 
 
@@ -138,16 +141,28 @@ def _groups(model: Model, asked: _Asked, tp: int) -> str | None:
     """Quantised matrices cut by columns must be cut between groups or blocks; some layouts can make them smaller."""
     for tensor in _cut_by_columns(model, asked):
         family = tensor.stored_as.split("-")[0]
-        local = tensor.shape[-1] // tp
+        ranks = _ranks(tensor, asked, tp)
+        local = tensor.shape[-1] // ranks
         if tensor.experts:
-            problem = not asked.expert_parallel and family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
+            problem = ranks > 1 and family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
         elif family in ("AWQ", "GPTQ", "CT", "CTZ"):
             problem = bool(local % max(block_elements(tensor.stored_as), 1))
         else:
             problem = family in ("FP8B", "FP8BE") and bool(local % _FP8_BLOCK)
         if problem:
-            return f"{tensor.role} has {local:,} inputs a rank at tensor parallelism {tp}: no whole number of {tensor.stored_as}'s groups"
+            return f"{tensor.role} has {local:,} inputs a rank at {_words(ranks, tp)}: no whole number of {tensor.stored_as}'s groups"
     return None
+
+
+def _ranks(tensor: Tensor, asked: _Asked, tp: int) -> int:
+    """Ranks a matrix is cut over: experts, which expert parallelism leaves whole, over those of all copies."""
+    if not tensor.experts:
+        return tp
+    return 1 if asked.expert_parallel else tp * asked.copies
+
+
+def _words(ranks: int, tp: int) -> str:
+    return f"tensor parallelism {tp}" if ranks == tp else f"{ranks} ranks (tensor × data parallelism)"
 
 
 def _cut_by_columns(model: Model, asked: _Asked) -> Iterator[Tensor]:

@@ -11,12 +11,11 @@ from ..hardware.device import Device
 from ..models.model import Model
 from .base import Work
 from .options import flag, fraction, whole
-from .vllm_budget import batch_defaults
 from .vllm_specs import checkpoint_cache
-from .vllm_versions import Profile, profile_of
+from .vllm_versions import Profile, batch_defaults, profile_of
 from .vllm_weights import refusal
 
-__all__ = ["OPTIONS", "Settings", "read_settings", "split"]
+__all__ = ["OPTIONS", "Settings", "copies", "read_settings", "split"]
 
 OPTIONS: Final[Mapping[str, str]] = {
     "gpu_memory_utilization": "share of the GPU's memory to take, above 0 and up to 1 (default 0.92, 0.9 before 0.21)",
@@ -28,6 +27,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "enforce_eager": "no CUDA graphs (true or false)",
     "prefix_caching": "keep blocks of finished requests for reuse (true or false, default true)",
     "version": 'vLLM\'s version ("0.19"; default the newest described)',
+    "data_parallel": "copies of all but the routed experts, each with its own requests and pool; experts are cut over all GPUs (default 1)",
     "speculative_tokens": "tokens the model's own draft layers propose at once (0 to 64, default 0)",
 }
 _MAX_TOKENS: Final = 1 << 30
@@ -50,6 +50,12 @@ class Settings:
     fp8: bool
     tp: int
     pp: int
+    dp: int
+
+    @property
+    def gpus(self) -> int:
+        """GPUs of all copies."""
+        return self.tp * self.pp * self.dp
 
 
 def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Settings:
@@ -73,6 +79,7 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
         fp8=_cache_is_fp8(model, work.kv_k, work.kv_v),
         tp=tp,
         pp=pp,
+        dp=copies(work),
     )
 
 
@@ -90,9 +97,15 @@ def _cache_is_fp8(model: Model, kv_k: str, kv_v: str) -> bool:
     return kv_k == "fp8" or checkpoint_cache(model) == "fp8"
 
 
+def copies(work: Work) -> int:
+    """Data parallelism: how many copies of the attention run side by side."""
+    return whole(dict(work.options), "data_parallel", 1, 1024) or 1
+
+
 def split(model: Model, work: Work, devices: tuple[Device, ...]) -> tuple[int, int]:
-    """Tensor and pipeline parallelism: as asked, or over all GPUs, tensor parallel inside a machine as far as vLLM allows."""
+    """Tensor and pipeline parallelism of a copy: as asked, or over all its GPUs, tensor parallel inside a machine as far as vLLM allows."""
     tp, pp = work.tensor_parallel, work.pipeline_parallel
+    devices = devices[: len(devices) // copies(work)]
     if tp * pp > 1 or len(devices) < 2:
         return tp, pp
     machines: dict[int, int] = {}

@@ -10,8 +10,9 @@ from importlib.resources import files
 from typing import Any
 
 from ..errors import UsageError
+from ..hardware.device import GIB, Device
 
-__all__ = ["Profile", "numbers", "profile_of", "table"]
+__all__ = ["Profile", "batch_defaults", "numbers", "profile_of", "table"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,7 @@ class Profile:
     logit_bytes: int
     logit_bytes_moe: int
     top_k_buffer: bool
+    moe_chunk_tokens: int
     graphs_in_budget: bool
     whole_prompts: bool
     batches_in_flight: int
@@ -66,3 +68,13 @@ def numbers(version: str) -> tuple[int, ...]:
     if not found:
         raise UsageError(f"{version[:40]!r} is no version of vLLM", 'write it as "0.19"')
     return tuple(int(part) for part in found[1].split("."))
+
+
+def batch_defaults(device: Device | None, version: str | None = None) -> tuple[int, int]:
+    """Tokens of a batch and sequences at once that `vllm serve` takes on this GPU when it is not told."""
+    total, name = (device.total / GIB, device.name.lower()) if device else (0.0, "")
+    for row in table()["batch"]:
+        newer = version is None or numbers(row["since"]) <= numbers(version)
+        if newer and total >= row["from_gib"] and not (row["not_named"] and row["not_named"] in name):
+            return row["max_num_batched_tokens"], row["max_num_seqs"]
+    raise AssertionError("the last row fits every version and GPU")

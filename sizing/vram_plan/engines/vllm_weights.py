@@ -53,7 +53,7 @@ class RankWeights:
 def rank_weights(
     model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0, *, capability: tuple[int, int] | None = None
 ) -> RankWeights:
-    """Weights and buffers of tensor-parallel rank `rank` in pipeline stage `stage`.
+    """Weights and buffers of tensor-parallel rank `rank`, counted over all copies, in pipeline stage `stage`.
 
     Buffers of one step hold the option `max_num_batched_tokens`, 8192 where it is not set. `capability` is the GPU's
     compute capability, Hopper's where not given.
@@ -61,10 +61,11 @@ def rank_weights(
     tokens = work.option("max_num_batched_tokens")
     batch_tokens = tokens if isinstance(tokens, int) else DEFAULT_BATCH_TOKENS
     marlin = work.option("moe_backend") == "marlin"
-    experts = _local_experts(model.architecture.experts, tp, rank) if work.expert_parallel else 0
+    copies = (work.option("data_parallel") or 1) if work.engine == "vllm" else 1
+    experts = _local_experts(model.architecture.experts, tp * copies, rank) if work.expert_parallel else 0
     version = work.option("version") if work.engine == "vllm" else None
     kernels = loading_of(version if isinstance(version, str) else None), capability is None or capability[0] == 9
-    sums = _stage_sums(model, work.format, tp, pp, stage, experts, mxfp4_padding(capability, marlin), kernels)
+    sums = _stage_sums(model, work.format, _Cut(tp, pp, stage, experts, tp * copies), mxfp4_padding(capability, marlin), kernels)
     buffers, why = _buffers(model, tp, pp, stage, batch_tokens)
     return RankWeights(sums.parameters, buffers, sums.loaded.extra, sums.loaded.freed, sums.why, why, sums.loaded.why)
 
@@ -76,43 +77,51 @@ class _Sums:
     why: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Cut:
+    """How a rank's part is cut: `experts` whole routed experts of it with expert parallelism, else each over `expert_tp` ranks."""
+
+    tp: int
+    pp: int
+    stage: int
+    experts: int
+    expert_tp: int
+
+
 @lru_cache(maxsize=1024)
-def _stage_sums(
-    model: Model, format: Format, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int], kernels: tuple[Loading, bool]
-) -> _Sums:
-    kind = vllm_class(model)
-    held = tuple(_held(model, format, kind, tp, pp, stage, experts, padding))
+def _stage_sums(model: Model, format: Format, cut: _Cut, padding: tuple[int, int], kernels: tuple[Loading, bool]) -> _Sums:
+    held = tuple(_held(model, format, vllm_class(model), cut, padding))
     rule, hopper = kernels
     after = loaded(held, rule, hopper, padding[0] == 1)
-    why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(tp, pp, stage, experts)
+    why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(cut)
     return _Sums(sum(size for *_, size in held), after, why)
 
 
-def _split_words(tp: int, pp: int, stage: int, experts: int) -> str:
-    words = [f"cut over {tp} ranks; norms, routers and missing KV heads whole on each"] if tp > 1 else []
-    words += [f"stage {stage + 1} of {pp}"] if pp > 1 else []
-    words += [f"{experts} experts a rank"] if experts else []
+def _split_words(cut: _Cut) -> str:
+    words = [f"cut over {cut.tp} ranks; norms, routers and missing KV heads whole on each"] if cut.tp > 1 else []
+    words += [f"stage {cut.stage + 1} of {cut.pp}"] if cut.pp > 1 else []
+    words += [f"{cut.experts} experts a rank"] if cut.experts else []
+    words += [f"experts cut over {cut.expert_tp} ranks"] if cut.expert_tp > cut.tp and not cut.experts else []
     return (": " if words else "") + "; ".join(words)
 
 
-def _held(
-    model: Model, format: Format, kind: VllmClass, tp: int, pp: int, stage: int, experts: int, padding: tuple[int, int]
-) -> Iterator[Held]:
+def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tuple[int, int]) -> Iterator[Held]:
     """Every tensor of one rank: what it is, the shape of its part, its bytes."""
     heads = layer_heads(model)
     dropped = _unused_vision_layers(model, kind)
-    inside = _stage_range(model.architecture.layers, pp, stage)
+    inside = _stage_range(model.architecture.layers, cut.pp, cut.stage)
     tensors = vllm_tensors(model, format)
     stacks = {t.layer: t.stored_as for t in tensors if t.experts and len(t.shape) == 3}
     for tensor in tensors:
         if tensor.layer is not None and (tensor.layer not in inside if tensor.part == "text" else tensor.layer in dropped):
             continue
-        if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, pp, stage, model.tied_embeddings):
+        if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, cut.pp, cut.stage, model.tied_embeddings):
             continue
-        own_tp = 1 if _uncut(tensor, kind, model, tp) or (experts and tensor.experts > 1) else tp
-        shape = local_shape(tensor, own_tp, heads.get(tensor.layer, LayerHeads()))
-        if experts and tensor.experts > 1:
-            shape = (min(experts, shape[0]), *shape[1:])
+        routed = tensor.experts > 1
+        whole = _uncut(tensor, kind, model, cut.tp) or (routed and cut.experts)
+        shape = local_shape(tensor, 1 if whole else cut.expert_tp if routed else cut.tp, heads.get(tensor.layer, LayerHeads()))
+        if routed and cut.experts:
+            shape = (min(cut.experts, shape[0]), *shape[1:])
         yield tensor, shape, _bytes(tensor, shape, kind, padding, stacks.get(tensor.layer, ""))
 
 

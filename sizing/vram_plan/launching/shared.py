@@ -50,7 +50,8 @@ def is_path(model: Model) -> bool:
 def shape(work: Work, devices: tuple[Device, ...], figures: Mapping[str, Any]) -> tuple[int, int, int]:
     """Tensor and pipeline parallelism, and the machines they need."""
     tp, pp = figures.get("tensor_parallel", work.tensor_parallel), figures.get("pipeline_parallel", work.pipeline_parallel)
-    return tp, pp, max(len({device.node for device in devices[: tp * pp]}), 1)
+    gpus = tp * pp * figures.get("data_parallel", 1)
+    return tp, pp, max(len({device.node for device in devices[:gpus]}), 1)
 
 
 def size(text: str, count: int) -> list[object]:

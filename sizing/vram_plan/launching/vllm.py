@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engines import Work
-from ..engines.vllm_budget import batch_defaults
+from ..engines.vllm_versions import batch_defaults
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand
@@ -41,6 +41,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
     elif figures.get("gpu_memory_utilization") is not None:
         words += ["--gpu-memory-utilization", figures["gpu_memory_utilization"]]
     words += [*size("--tensor-parallel-size", tp), *size("--pipeline-parallel-size", pp)]
+    words += size("--data-parallel-size", figures.get("data_parallel", 1))
     words += _sequences(work, devices, figures)
     words += given(work, (("max_num_batched_tokens", "--max-num-batched-tokens"), ("block_size", "--block-size")))
     words += ["--enable-expert-parallel"] if work.expert_parallel else []
