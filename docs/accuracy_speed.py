@@ -8,15 +8,19 @@ __all__ = ["speed_section"]
 
 _INTRO = """\
 Each line is about GPUs the constants had not seen: one GPU at a time was left out, the constants were fitted to all others, and
-its measurements were estimated. Error is |estimated rate ÷ measured rate − 1|. *Naive* is bandwidth ÷ bytes of the file. *Inside*
+its measurements were estimated (of servers also one model at a time). Error is |estimated rate ÷ measured rate − 1|. *Naive* is bandwidth ÷ bytes of the file. *Inside*
 is the share of the measurements within the stated range, whose ends are the 5th and 95th percentile of the same errors.
 LocalScore and Ollama rows are copies of scoreboards, some of throttled or mislabelled machines: they count a third in the fit.
 """
 _AFTER = """\
 What to take from it:
 
-- One GPU of a class (a single Strix Halo among discrete AMD cards, two GPUs of servers) makes leaving it out a test of another
-  class's constants: those lines are upper bounds, and the class's own constants are used once it is in the table.
+- One GPU of a class (a single Strix Halo among discrete AMD cards, an H200 and a B300 of servers) makes leaving it out a test of
+  another class's constants: those lines are upper bounds, and the class's own constants are used once it is in the table. vLLM's dense
+  models were measured on one GPU only: left out, they are told by what mixtures of experts took on the other.
+- Servers are scored twice: with each GPU left out, and with each model left out. Their range holds nine in ten of both together.
+  Of vLLM 0.16 and older, mixtures of experts are slower; `--set version=0.16` says so, and a version not given counts as new.
+- ROCm's decode starts from what Vulkan came to for caches on AMD, some of it on the same GPUs; everything else it learns alone.
 - Prefill depends on the kernels of the day: the same GPU moved by 70 % between two builds of llama.cpp. Take it as a range.
 - Several sequences at once in llama.cpp are a rough sum: measured on two machines at half to 1.4 times the estimate, and that is
   the range given. A server's time to first token under load is queueing, and not predicted; what is given is of an idle server.

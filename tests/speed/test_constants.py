@@ -121,3 +121,8 @@ def test_old_versions_and_fp8_layers_are_slower_for_mixtures_only() -> None:
     new, old = (server_constants("vllm", "h100", True, True, age) for age in (0.0, 1.0))
     assert old.layer_s > new.layer_s > server_constants("vllm", "h100", True).layer_s
     assert old.expert_share < new.expert_share
+
+
+def test_every_matrix_rate_says_what_it_counts() -> None:
+    for spec in catalogue():
+        assert not (spec.fp16_flops or spec.bf16_flops) or spec.accumulate_note, spec.name

@@ -133,3 +133,14 @@ def test_the_basis_names_the_class_and_says_when_it_is_a_pool() -> None:
     assert pool is not None
     assert "cuda, ada" in known.basis
     assert "rocm pool: no measurement of rdna2" in pool.basis
+
+
+def test_copies_share_the_sequences_and_a_mixtures_experts() -> None:
+    def tpot(model: str, gpus: str, sequences: int, copies: int) -> float:
+        options = {"data_parallel": copies} if copies > 1 else None
+        speed = vp.plan(model, engine="vllm", context=2048, sequences=sequences, gpus=gpus, tensor_parallel=1, options=options).speed
+        assert speed is not None
+        return speed.tpot_s
+
+    assert tpot("llama3-8b", "4x H100", 64, 4) == pytest.approx(tpot("llama3-8b", "H100", 16, 1))
+    assert tpot("gpt-oss-120b", "4x H200", 64, 4) < tpot("gpt-oss-120b", "H200", 64, 1)

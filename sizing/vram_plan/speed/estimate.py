@@ -128,7 +128,8 @@ def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocatio
 def _decode(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
     """One token of each sequence, with what was measured on the devices where something was."""
     step = (_llama_step if setting.gpus else _server_step)(setting, sequences, history, host, prompts, prompt)
-    return decode_step(step, setting.measured, setting.reads, sequences, history, setting.element_bytes)
+    each = -(-sequences // setting.ranks.copies) if setting.ranks else sequences
+    return decode_step(step, setting.measured, setting.reads, each, history, setting.element_bytes)
 
 
 def _prompt(setting: Setting, prompt: int, host: Host) -> Step:
@@ -209,9 +210,10 @@ def _server_prefill(setting: Setting, prompt: int, host: Host) -> Step:
     assert c is not None and ranks is not None  # noqa: S101  as in _server_step
     compute = prefill_flops(reads, prompt) / ranks.count / ranks.peak_flops / min(c.prompt_share, c.compute_share)
     bandwidth = ranks.count * ranks.rates.bandwidth
-    weights = reads.shared_bytes / bandwidth / c.weight_share + reads.expert_bytes * reads.touched(prompt) / bandwidth / c.expert_share
+    experts = reads.expert_bytes * reads.touched(prompt) / ranks.copies
+    weights = reads.shared_bytes / bandwidth / c.weight_share + experts / bandwidth / c.expert_share
     link = ranks.reduced_s(reads, prompt) / c.link_share
-    overhead = reads.layers * (c.layer_s + (2 * c.reduce_s if ranks.count > 1 else 0.0)) * setting.layer_factor
+    overhead = reads.layers * (c.layer_s + (2 * c.reduce_s if ranks.group(reads) > 1 else 0.0)) * setting.layer_factor
     return Step(weights, 0.0, compute, overhead, link, host.held / ranks.count / assumed("pcie_bytes_per_s"), 0.0, c.prefill_spread)
 
 

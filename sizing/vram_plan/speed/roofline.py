@@ -160,36 +160,47 @@ class ServerTerms:
 
 @dataclass(frozen=True, slots=True)
 class Ranks:
-    """The GPUs of one tensor-parallel group: rates of the slowest, the matrix rate of the format, bytes per second to the others."""
+    """The GPUs of one tensor-parallel group: rates of the slowest, the matrix rate of the format, bytes per second to the others.
+
+    `copies` such groups each take a share of the sequences (data parallelism); routed experts are spread over all of them.
+    """
 
     count: int
     rates: Rates
     peak_flops: float
     link_bytes_per_s: float | None
+    copies: int = 1
+
+    def group(self, reads: Reads) -> int:
+        """GPUs that wait for each other at every layer."""
+        return self.count * (self.copies if reads.experts else 1)
 
     def reduced_s(self, reads: Reads, tokens: float) -> float:
         """Seconds at the link's full rate to sum the results of `tokens` tokens: two all-reduces of 16-bit vectors a layer."""
-        if self.count == 1 or not self.link_bytes_per_s:
+        group = self.group(reads)
+        if group == 1 or not self.link_bytes_per_s:
             return 0.0
-        return 2.0 * reads.layers * tokens * reads.hidden_size * 2 * 2 * (self.count - 1) / self.count / self.link_bytes_per_s
+        return 2.0 * reads.layers * tokens * reads.hidden_size * 2 * 2 * (group - 1) / group / self.link_bytes_per_s
 
 
 def server_pieces(
     reads: Reads, ranks: Ranks, history: float, sequences: int, kv_element_bytes: tuple[float, float], prompts: float = 0.0, prompt: int = 0
 ) -> ServerPieces:
     """One token of each sequence after `history` others; between two steps `prompts` prompts of `prompt` tokens are computed."""
-    kv = sequences * (reads.kv_bytes(history, *kv_element_bytes) + 2 * reads.state_bytes)
-    flops = 2.0 * sequences * (reads.active_parameters + reads.head_parameters) + sequences * reads.attention_flops(history)
+    each = -(-sequences // ranks.copies)
+    kv = each * (reads.kv_bytes(history, *kv_element_bytes) + 2 * reads.state_bytes)
+    flops = 2.0 * each * (reads.active_parameters + reads.head_parameters) + each * reads.attention_flops(history)
+    prompts /= ranks.copies
     bandwidth, peak = ranks.count * ranks.rates.bandwidth, ranks.count * ranks.peak_flops
     return ServerPieces(
         weights_s=(reads.shared_bytes + reads.head_bytes) / bandwidth,
-        experts_s=reads.expert_bytes * reads.touched(sequences) / bandwidth,
+        experts_s=reads.expert_bytes * reads.touched(sequences) / bandwidth / ranks.copies,
         kv_s=kv / bandwidth,
         compute_s=flops / peak,
         layers=reads.layers,
-        sequences=sequences,
-        reduces=2.0 * reads.layers if ranks.count > 1 else 0.0,
-        link_s=ranks.reduced_s(reads, sequences),
+        sequences=each,
+        reduces=2.0 * reads.layers if ranks.group(reads) > 1 else 0.0,
+        link_s=ranks.reduced_s(reads, each),
         prompts_s=prompts * prefill_flops(reads, prompt) / peak,
         prompts_link_s=prompts * ranks.reduced_s(reads, prompt),
     )

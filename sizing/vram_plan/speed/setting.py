@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..engines.base import Work
+from ..engines.vllm_settings import copies, split
 from ..engines.vllm_specs import checkpoint_cache
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
@@ -67,7 +68,8 @@ _MOST_FOUND: Final = 1024
 
 def setting_of(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
     """The setting; None where a device's rates are not known."""
-    key = (id(model), work.engine, work.format.name, work.kv_k, work.kv_v, work.pipeline_parallel, work.options, *map(id, devices))
+    asked = (work.tensor_parallel, work.pipeline_parallel)
+    key = (id(model), work.engine, work.format.name, work.kv_k, work.kv_v, *asked, work.options, *map(id, devices))
     found = _FOUND.get(key)
     if found is None:
         if len(_FOUND) >= _MOST_FOUND:
@@ -101,8 +103,8 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     age = version_age(work.option("version")) if engine == "vllm" else 0.0
     server = server_constants(engine, slowest.architecture, bool(reads.experts), quantises_activations(work.format), age)
     eager = work.engine == "transformers"  # its layers are shared out one after the other: the GPUs work in turn
-    count = 1 if eager else max(1, len(devices) // work.pipeline_parallel)
-    ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(devices))
+    count, data = (1, 1) if eager else (split(model, work, devices)[0], copies(work) if work.engine == "vllm" else 1)
+    ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(devices), data)
     if work.engine == "vllm" and checkpoint_cache(model) == "fp8":
         elements = (float(CACHE_TYPES["fp8"]), float(CACHE_TYPES["fp8"]))
     return Setting(
