@@ -109,6 +109,52 @@ def test_vllm_ranks() -> None:
     assert {s.name: s.value for s in found.settings} == {"tensor_parallel": 2, "pipeline_parallel": 2, "kv_type": "fp8"}
 
 
+def test_vllm_lines_a_terminal_broke() -> None:
+    """Copied from a narrow terminal: arguments go on in lines of their own, cut anywhere."""
+    text = (LOGS / "vllm_0.22_qwen2.5-7b.log").read_text("utf-8")
+    whole = {s.name: s.value for s in observe_lines(text.splitlines(), "whole").settings}
+    broken = [line[i : i + 150] for line in text.splitlines() for i in range(0, len(line), 150)]
+    assert {s.name: s.value for s in observe_lines(broken, "broken").settings}.items() >= {
+        key: whole[key] for key in ("context", "tensor_parallel", "enforce_eager", "prefix_caching", "version")
+    }.items()
+    cut = ["INFO non-default args: {'model_tag': 'org/na", "me', 'gpu_memory_utilization': 0.2", "5, 'tensor_parallel_si", "ze': 2}",
+           "INFO Model loading took 3.00 GiB memory"]  # fmt: skip
+    assert {s.name: s.value for s in observe_lines(cut, "cut").settings} == {"gpu_memory_utilization": 0.25, "tensor_parallel": 2}
+
+
+@pytest.mark.parametrize(
+    ("line", "name", "backend"),
+    [
+        ("llama_model_load_from_file_impl: using device Vulkan0 (AMD Radeon RX 7900 XTX (RADV NAVI31)) - 24000 MiB free",
+         "AMD Radeon RX 7900 XTX", "vulkan"),
+        ("llama_prepare_model_devices: using device MTL0 (Apple M1 Max) (unknown id) - 21845 MiB free", "Apple M1 Max", "metal"),
+        ("llama_load_model_from_file: using device Metal (Apple M2 Ultra) - 147455 MiB free", "Apple M2 Ultra", "metal"),
+        ("  Device 0: AMD Radeon RX 6800, gfx1030 (0x1030), VMM: no, Wave Size: 32", "AMD Radeon RX 6800", "rocm"),
+        ("0.00.2 I cmn  common_param:   - CUDA0   : NVIDIA GeForce RTX 5060 Ti (15849 MiB, 15712 MiB free)", "NVIDIA GeForce RTX 5060 Ti",
+         "cuda"),
+    ],
+)  # fmt: skip
+def test_llamacpp_devices(line: str, name: str, backend: str) -> None:
+    buffer = {"vulkan": "Vulkan0", "metal": "MTL0_Mapped", "rocm": "ROCm0", "cuda": "CUDA0"}[backend]
+    found = observe_lines([line, f"load_tensors:   {buffer} model buffer size =   100.00 MiB"], "a log")
+    assert found.gpus == (name,) and {s.name: s.value for s in found.settings} == {"backend": backend}
+
+
+def test_llamacpp_buffers_of_other_kinds() -> None:
+    lines = [
+        "load_tensors:   RPC0[10.0.0.2:50052] model buffer size =  1000.00 MiB",
+        "load_tensors:        CUDA1 model buffer size =  500.00 MiB",
+        "llama_context: n_ctx = 4096", "llama_kv_cache_dsv4:      CUDA1 DSV4 attn state buffer size =   64.00 MiB",
+        "load:      CUDA1 LoRA buffer size =    80.00 MiB", "llama_context:  CUDA_Host  output buffer size =     0.59 MiB",
+        "sched_reserve:  RPC0[10.0.0.2:50052] compute buffer size =   20.00 MiB",
+        "load_tensors:        CUDA1 model buffer size =   655.73 MiB", "llama_context: n_ctx = 2048",
+        "llama_kv_cache:      CUDA1 KV buffer size =    80.00 MiB",
+    ]  # fmt: skip
+    found = {(f.name, f.place): f.value / MIB for f in observe_lines(lines[:7], "rpc").figures}
+    assert found == {("weights", 0): 1000, ("weights", 1): 500, ("state", 1): 64, ("lora", 1): 80, ("compute", 0): 20}
+    assert observe_lines(lines, "with a drafter").figure("weights", 1).value == 655.73 * MIB  # a load of its own, though it has no header
+
+
 def test_vllm_command_line_and_colours() -> None:
     lines = [
         "$ vllm serve org/name --tensor-parallel-size 2 --gpu-memory-utilization=0.8 --enforce-eager --no-enable-prefix-caching --seed 1",

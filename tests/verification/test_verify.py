@@ -142,6 +142,13 @@ def test_formats_and_caches_of_the_log() -> None:
     assert [s.name for s in asked.settings if not s.taken] == ["kv_type_k"]
 
 
+def test_a_backend_the_card_does_not_tell_is_taken_over() -> None:
+    lines = ["using device Vulkan0 (NVIDIA GeForce RTX 3060) - 11000 MiB free", "load_tensors:   Vulkan0 model buffer size =  4403.49 MiB",
+             "llama_context: n_ctx = 4096"]  # fmt: skip
+    found = reconciled(vp.load("llama3-8b"), observe_lines(lines, "a log"), {"quant": "Q4_K_M"}, _machine("RTX 3060"))
+    assert found.plan.engine["backend"] == "vulkan" and "backend=vulkan" in found.command
+
+
 def test_partial_offload_is_taken_over() -> None:
     lines = ["load_tensors: offloaded 20/33 layers to GPU", "load_tensors:        CUDA0 model buffer size = 2000.00 MiB",
              "llama_context: n_ctx = 4096", "llama_context: n_seq_max = 1"]  # fmt: skip

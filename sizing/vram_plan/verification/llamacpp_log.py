@@ -24,7 +24,10 @@ _MAX_LOADS: Final = 1000
 _MAX_BUFFERS: Final = 10_000
 _STEP: Final = 0.005 * MIB
 
-_BUFFER: Final = re.compile(r"(?:(\w+): +)?([A-Za-z]\w*) +(?:(model|KV|RS|compute|output) )?buffer size = +(\d{1,12}(?:\.\d{1,6})?) MiB")
+_SIZE: Final = r"buffer size = +(\d{1,12}(?:\.\d{1,6})?) MiB"
+_BUFFER: Final = re.compile(rf"(?:(\w+): +)?(?:(\S{{1,80}}) +)?(?:DSV4 \w+ )?(model|KV|RS|compute|output|state|LoRA) {_SIZE}")
+#: Before 2025 the weights' lines had no word of their own.
+_OLD_WEIGHTS: Final = re.compile(rf"()(?:llm_)?load_tensors: +(\S{{1,80}}) +()?{_SIZE}")
 _SELF: Final = re.compile(r"KV self size += +(\d{1,12}(?:\.\d{1,6})?) MiB")
 _CACHE: Final = re.compile(r"K \((\w+)\): +[\d.]+ MiB, V \((\w+)\): +[\d.]+ MiB")
 _FIELD: Final = re.compile(
@@ -38,7 +41,10 @@ _FACT: Final = re.compile(
 _OFFLOADED: Final = re.compile(r"offloaded (\d{1,5})/(\d{1,5}) layers to GPU")
 _FLASH: Final = re.compile(r"Flash Attention (?:was auto, set to )?(enabled|disabled)|flash attention is (enabled|disabled)", re.IGNORECASE)
 _BUILD: Final = re.compile(r"\bbuild(?:_info)?: b?(\d{1,7})(?:-| \()([0-9a-f]{7,40})|print_info: build (\d{1,7}) \(([0-9a-f]{7,40})\)")
-_DEVICE: Final = re.compile(r"Device (\d{1,3}): (.{1,80}?), compute capability|using device ([A-Za-z]+)(\d{1,3}) \((.{1,80}?)\)")
+_DEVICE: Final = re.compile(
+    r"Device (\d{1,3}): (.{1,80}?), (?:compute capability|gfx)|using device [A-Za-z]+(\d{0,3}) \(([^()]{1,80})|"
+    r"- (?:CUDA|ROCm|Vulkan|MTL|Metal|SYCL)(\d{0,3}) +: ([^()]{1,80}) \(\d"
+)
 _BREAKDOWN: Final = re.compile(
     r"memory_breakdown_print: \| +- [A-Za-z]+(\d{1,3}) \(.{1,120}?\) *\|"
     r" *\d+ = *\d+ \+ \( *\d+ = *\d+ \+ *\d+ \+ *\d+\) \+ *(-?\d{1,12}) \|"
@@ -53,13 +59,13 @@ _DRAFTED: Final = re.compile(r"draft acceptance")
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
 _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
-_GROUPS: Final = {None: "weights", "model": "weights", "KV": "kv_cache", "RS": "state", "compute": "compute"}
+_GROUPS: Final = {"KV": "kv_cache", "RS": "state", "state": "state", "LoRA": "lora"}
 _TOWER_PARTS: Final = ("alloc_compute_meta", "reserve_compute_meta")
 _BACKENDS: Final = {"CUDA": "cuda", "ROCm": "rocm", "Vulkan": "vulkan", "MTL": "metal", "Metal": "metal"}
 
 
 def place_of(buffer: str) -> Place:
-    """The GPU a buffer is on by its name (`CUDA0`, `MTL0_Mapped`, `Metal`), or the host (`CPU_Mapped`, `CUDA_Host`, `BLAS`)."""
+    """The GPU a buffer is on by its name (`CUDA0`, `MTL0_Mapped`, `Metal`, `RPC0[host:port]`), or the host (`CPU_Mapped`, `CUDA_Host`)."""
     if buffer.startswith(("CPU", "BLAS")) or buffer.endswith("_Host"):
         return HOST
     number = re.match(r"[A-Za-z]+(\d{1,3})", buffer)
@@ -118,11 +124,13 @@ class LlamaLog:
         #: Words a line must hold, what is read of it, and by whom.
         self._rules: tuple[tuple[str, re.Pattern[str], Take], ...] = (
             ("loaded meta data", _LOAD_START, self._load_start), ("constructing llama_context", _CONTEXT_START, self._context_start),
-            ("buffer size", _BUFFER, self._buffer), ("llama_context: ", _FIELD, self._field), ("print_info: ", _FACT, self._fact),
+            ("buffer size", _BUFFER, self._buffer), ("load_tensors: ", _OLD_WEIGHTS, self._buffer),
+            ("llama_context: ", _FIELD, self._field), ("print_info: ", _FACT, self._fact),
             ("llama_new_context_with_model: ", _FIELD, self._field), ("llama_init_from_model: ", _FIELD, self._field),
             ("llm_load_print_meta: ", _FACT, self._fact), (" MiB, V (", _CACHE, self._types),
             ("KV self size", _SELF, self._self_size), ("lash ", _FLASH, self._flash), ("offloaded ", _OFFLOADED, self._offloaded),
             ("build", _BUILD, self._build), ("Device ", _DEVICE, self._device), ("using device ", _DEVICE, self._device),
+            ("MiB free)", _DEVICE, self._device),
             ("memory_breakdown_print", _BREAKDOWN, self._breakdown), ("load_hparams: model size", _TOWER, self._tower),
             ("clip_ctx: ", _TOWER_DEVICE, self._tower_device), ("eval time = ", _TIMED, self._timed), ("_rot_", _ROTATES, self._rotates),
             ("failed to allocate", _FAILED, self._failed), ("draft acceptance", _DRAFTED, self._drafted),
@@ -158,17 +166,17 @@ class LlamaLog:
     def _buffer(self, match: re.Match[str], line: str) -> None:
         self.hits += 1
         self._buffers += 1
-        part, name, kind, size = match[1] or "", match[2], match[3], _mib(match[4])
-        place = place_of(name)
-        if name in _GROUPS:  # no device before it
-            name, kind, place = "", name, None
-        if self._buffers > _MAX_BUFFERS or "output" in (kind, name) or name in ("context", "total"):
+        part, name, kind, size = match[1] or "", match[2] or "", match[3], _mib(match[4])
+        place = place_of(name) if name else None
+        if self._buffers > _MAX_BUFFERS or kind == "output":
             return
+        if kind in ("", "model") and self._load.contexts and self._load.weights:
+            self.loads.append(Load())  # another model, without a header of its own
         if isinstance(place, int):
             self._load.backends.add(_BACKENDS.get(re.sub(r"\d.*|_.*", "", name), ""))
         if part in _TOWER_PARTS:
             self._load.tower.append(("compute", place, size, line))
-        elif kind in (None, "model"):
+        elif kind in ("", "model"):
             self._load.weights.append((place, size, line))
         elif kind == "compute":
             self._context.compute[name] = (size, line)
@@ -208,8 +216,8 @@ class LlamaLog:
         self.version = f"b{number} ({commit[:9]})"
 
     def _device(self, match: re.Match[str], line: str) -> None:
-        number, name = (match[1], match[2]) if match[1] else (match[4], match[5])
-        self.gpus.setdefault(int(number), name.strip())
+        number, name = next((pair for pair in (match.groups()[i : i + 2] for i in (0, 2, 4)) if pair[1]), ("", ""))
+        self.gpus.setdefault(int(number or 0), name.strip())
 
     def _breakdown(self, match: re.Match[str], line: str) -> None:
         """Printed before a load as a projection, and at the end, when it also knows what nobody accounts for."""

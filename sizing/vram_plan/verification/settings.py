@@ -19,13 +19,12 @@ REQUEST: Final = (
     "context", "sequences", "kv_type", "kv_type_k", "kv_type_v", "tensor_parallel", "pipeline_parallel", "expert_parallel", "quant",
 )  # fmt: skip
 #: What the engines take themselves: not repeated in a request.
+_LLAMA: Final = {"backend": "cuda", "flash_attn": True, "kv_unified": False, "logits": "last", "kv_type_k": "f16", "kv_type_v": "f16",
+                 "sequences": 1}  # fmt: skip
+_SERVER: Final = {"tensor_parallel": 1, "pipeline_parallel": 1, "enforce_eager": False}
 _DEFAULTS: Final[Mapping[str, Mapping[str, Any]]] = {
-    "llama.cpp": {"ubatch": 512, "batch": 2048, "flash_attn": True, "kv_unified": False, "logits": "last", "mmproj": False,
-                  "kv_type_k": "f16", "kv_type_v": "f16", "sequences": 1},
-    "ollama": {"flash_attn": True, "kv_unified": False, "logits": "last", "mmproj": True, "kv_type_k": "f16", "kv_type_v": "f16",
-               "sequences": 1},
-    "vllm": {"tensor_parallel": 1, "pipeline_parallel": 1, "expert_parallel": False, "enforce_eager": False},
-    "sglang": {"tensor_parallel": 1, "pipeline_parallel": 1, "enforce_eager": False, "prefix_caching": True},
+    "llama.cpp": {**_LLAMA, "ubatch": 512, "batch": 2048, "mmproj": False}, "ollama": {**_LLAMA, "mmproj": True},
+    "vllm": {**_SERVER, "expert_parallel": False}, "sglang": {**_SERVER, "prefix_caching": True},
 }  # fmt: skip
 _SIXTEEN_BITS: Final = ("BF16", "F16", "F32")
 _GGUF_ENGINES: Final = ("llama.cpp", "ollama")
@@ -61,8 +60,6 @@ def _usable(model: Model, given: Mapping[str, Any], seen: Observation) -> list[S
                 found.append(Seen("quant", item.value, item.line))
         elif item.name == "quant" and seen.engine in _GGUF_ENGINES and (model.is_gguf or "bits" in given):
             continue
-        elif item.name == "backend" and item.value != "cpu" and (given.get("gpus") is not None or seen.gpus):
-            continue  # the GPU's vendor tells it
         else:
             found.append(item)
     return found

@@ -47,6 +47,9 @@ _VERSION: Final = re.compile(r"(?:LLM engine \(v|vLLM API server version |[â–ˆâ–
 _CONFIG: Final = re.compile(r"Initializing an? (?:V[01] )?LLM engine .{0,40}?config: ?(.*)")
 _ARGS: Final = re.compile(r"non-default args: (\{.*)")
 _COMMAND: Final = re.compile(r"vllm serve (.*)")
+#: What a line of its own begins with.
+_PREFIX: Final = re.compile(r"\b(?:INFO|WARNING|ERROR|DEBUG)\b|pid=\d|%\|")
+_MOST_ARGUMENTS: Final = 30_000
 _RANK: Final = re.compile(r"(?:PP(\d{1,3}))?_?TP(\d{1,3})")
 _LENGTH: Final = re.compile(r"Using max model len (\d{1,9})|Maximum concurrency for ([\d,]{1,12}) tokens")
 _BATCH: Final = re.compile(r"max_num_batched_tokens=(\d{1,9})")
@@ -88,8 +91,11 @@ class VllmLog:
         self._settings: dict[str, Seen] = {}
         self._facts: dict[str, Any] = {}
         self._graphs_gib = 0.0
+        self._open = ""
 
     def feed(self, line: str) -> None:
+        if self._open:
+            self._go_on(line)
         for mark, pattern, name, unit, scale in _FIGURES:
             if mark in line and (match := pattern.search(line)):
                 self.hits += 1
@@ -111,14 +117,27 @@ class VllmLog:
         for pattern in (_ARGS, _CONFIG):
             if match := pattern.search(line):
                 self.hits += 1
-                for pair in _PAIR.finditer(match[1][:30_000]):
-                    value = next(text for text in pair.groups()[1:] if text is not None)
-                    self._take(_ARGUMENTS[pair[1]], value, f"{pair[1]}={value}")
+                self._open = match[1]
+                self._take_pairs(match[1])
         if (match := _COMMAND.search(line)) and "--" in line:
             for flag in _FLAG.finditer(match[1][:8000]):
                 name = _ARGUMENTS.get(flag[1].replace("-", "_").removeprefix("no_"))
                 if name:
                     self._take(name, "False" if flag[1].startswith("no-") else flag[2] or "True", flag[0])
+
+    def _go_on(self, line: str) -> None:
+        """A line of arguments that a terminal broke: what follows without a time of its own belongs to it."""
+        if _PREFIX.search(line[:120]) or len(self._open) > _MOST_ARGUMENTS:
+            self._open = ""
+            return
+        self._open += line
+        self._take_pairs(self._open[-2 * len(line) - 120 :])
+
+    def _take_pairs(self, text: str) -> None:
+        for pair in _PAIR.finditer(text[:_MOST_ARGUMENTS]):
+            if pair.end() < len(text):  # else the line may break in the middle of it
+                value = next(part for part in pair.groups()[1:] if part is not None)
+                self._take(_ARGUMENTS[pair[1]], value, f"{pair[1]}={value}")
 
     def _take_words(self, line: str, short: str) -> None:
         for pattern, name in ((_LENGTH, "max_model_len"), (_BATCH, "max_num_batched_tokens"), (_UTILIZATION, "gpu_memory_utilization")):
