@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Sequence
@@ -210,6 +211,8 @@ def _with_one_command(args: Sequence[str]) -> typer.Typer:
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point: exit codes as documented, one line on stderr, never a traceback."""
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if args is None and given[0] != "calibrate":
+        gc.disable()  # a process of a second or two: to look for cycles in what it makes took a twelfth of its time
     try:
         code = _with_one_command(given)(args=given, standalone_mode=False, prog_name="vram-plan")
     except BrokenPipeError:
