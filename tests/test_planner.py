@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vram_plan.hardware import resolve
 from vram_plan.inverse import largest
 
 GIB = 2**30
@@ -202,3 +204,16 @@ def test_what_does_not_fit_may_go_to_the_cpu_and_then_it_fits(name: str, gpu: st
     assert len(texts) == 1 and "tokens/s" in texts[0]
     moved = texts[0].split(":")[0].removeprefix("--offload ").strip("'")
     assert vp.plan(model(name), offload=moved, **request).fit.headroom >= 0
+
+
+@pytest.mark.parametrize(
+    ("platform", "gpus", "local", "said"),
+    [("win32", "8GB", True, True), ("win32", "RTX 4090", True, False), ("win32", "8GB", False, False), ("linux", "8GB", True, False)],
+)
+def test_windows_spill_into_shared_memory_is_told_where_memory_runs_out(
+    monkeypatch: pytest.MonkeyPatch, platform: str, gpus: str, local: bool, said: bool
+) -> None:
+    monkeypatch.setattr("vram_plan.planner.sys.platform", platform)
+    machine = replace(resolve(gpus), local=local)
+    notes = [note.text for note in vp.plan("llama3-8b", quant="Q8_0", engine="llama.cpp", context=8192, gpus=machine).notes]
+    assert any("shared memory" in text for text in notes) == said

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -119,6 +120,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
             *notes,
             *(Note("info", text) for text in machine.notes),
             *_device_notes(devices),
+            *_spill_note(machine, fit.verdict),
             *((Note("info", machine.reason),) if machine.reason and not devices else ()),
             *(Note("info", text) for text in (*found.notes, *offload_notes(model, work, found.host))),
         ),
@@ -218,6 +220,16 @@ def _device_notes(devices: tuple[Device, ...]) -> tuple[Note, ...]:
         if device.unified and device.note:
             notes.append(Note("info", device.note))
     return tuple(dict.fromkeys(notes))
+
+
+def _spill_note(machine: Detection, verdict: Verdict) -> tuple[Note, ...]:
+    """What Windows does where memory runs out on this machine's GPUs (WDDM; NVIDIA's drivers from 536.40)."""
+    if sys.platform != "win32" or not machine.local or verdict not in ("tight", "does_not_fit"):
+        return ()
+    text = "Windows moves what a full GPU cannot hold into shared memory (at most half of RAM) rather than fail: many times slower"
+    nvidia = any(device.vendor == "NVIDIA" for device in machine.devices)
+    off = "; NVIDIA's control panel turns it off: CUDA - Sysmem Fallback Policy, Prefer No Sysmem Fallback" if nvidia else ""
+    return (Note("warning", text + off),)
 
 
 def _memory(placed: tuple[DevicePlan, ...]) -> Memory:
