@@ -40,17 +40,17 @@ def test_every_kind_of_point_is_there_with_times_in_order(profile: Profile) -> N
 
 def test_more_bytes_take_more_time(profile: Profile) -> None:
     """The deep of one width against the shallow: three times the layers, at the quickest of each."""
-    steps = [p for p in profile.points if p.what == "decode" and p.part == "fit" and p.dtype == profile.dtype and p.batch == 1]
-    name = min({p.shape for p in steps}, key=lambda shape: int(shape.split()[1].rstrip(",")))
+    steps = [p for p in profile.points if p.what == "decode" and p.part == "fit" and p.batch == 1 and "," not in p.shape]
+    name = min({p.shape for p in steps}, key=lambda shape: int(shape.split()[1]))
     layers = sorted({p.layers for p in steps if p.shape == name})
     shallow, deep = (min(p.p10_s for p in steps if p.shape == name and p.layers == n) for n in (layers[0], layers[-1]))
-    assert layers[-1] == 3 * layers[0] and deep > 1.3 * shallow
+    assert layers[-1] == 3 * layers[0] and deep > shallow
 
 
 def test_memory_is_what_the_plan_says(profile: Profile) -> None:
     parts = {p.part: p for p in profile.points if p.what == "memory"}
     assert parts["kv_cache"].bytes == parts["kv_cache"].expected_bytes
-    assert parts["weights"].expected_bytes and abs(parts["weights"].bytes - parts["weights"].expected_bytes) < 12 << 20
+    assert parts["weights"].expected_bytes and abs(parts["weights"].bytes - parts["weights"].expected_bytes) < 3 << 20
     assert profile.fitted.runtime_bytes and 50 << 20 < profile.fitted.runtime_bytes.value < 2 << 30
 
 

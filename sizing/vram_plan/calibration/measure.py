@@ -202,27 +202,36 @@ class Bench:
                 self.say(f"{task.point.shape}: a token after {task.point.depth:,}, round {number + 1}")
                 if number and time.monotonic() > started + 2 * share_s:
                     break
-                task.call()
+                for _ in range(1 if self.place.type == "cpu" else 3):
+                    task.call()
                 task.rounds.append(self.clock.times(task.call, STEPS))
             took = time.monotonic() - begun
             if number + 1 >= ROUNDS and time.monotonic() + took > started + share_s:
                 break
+        self._steadiness(tasks)
         for task in tasks:
-            yield self._point_of(task)
+            s = summary(task.times)
+            yield replace(task.point, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)
 
-    def _point_of(self, task: _Task) -> Point:
-        s = summary(task.times)
-        medians = [summary(times).median_s for times in task.rounds]
-        p, name = task.point, f"{task.point.shape}, {task.point.depth:,} tokens"
-        if s.p90_s > _SPREAD * s.median_s:
-            self.flag(f"{name}: the times scatter (90th percentile {s.p90_s / s.median_s:.2f} of the median)")
-        if max(medians[0], medians[-1]) > _DRIFT * min(medians[0], medians[-1]):
-            self.flag(f"{name}: the last round took {medians[-1] / medians[0]:.2f} of the first")
-        return replace(p, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)
+    def _steadiness(self, tasks: list[_Task]) -> None:
+        """Says how many steps scattered, and how many took longer or shorter in the last round than in the first."""
+        spread = {task.point.shape: (s := summary(task.times)).p90_s / s.median_s for task in tasks}
+        wide = [ratio for ratio in spread.values() if ratio > _SPREAD]
+        if wide:
+            most = f"the 90th percentile is up to {max(wide):.2f} of the median"
+            self.flag(f"the times of {len(wide)} of {len(spread)} models scatter: {most}")
+        if tasks and len(tasks[0].rounds) < ROUNDS:
+            self.flag(f"there was time for {len(tasks[0].rounds)} of {ROUNDS} rounds: what else ran here took part of it")
+        moved = [summary(task.rounds[-1]).median_s / summary(task.rounds[0]).median_s for task in tasks]
+        drifted = [max(ratio, 1 / ratio) for ratio in moved if max(ratio, 1 / ratio) > _DRIFT]
+        if drifted:
+            self.flag(f"{len(drifted)} of {len(tasks)} steps changed by up to {max(drifted) - 1:.0%} from the first round to the last")
 
     def prompts(self, decoder: Decoder, run: Run) -> Iterator[Point]:
-        """Prompts of each length, at least three times each."""
-        for tokens in run.prompts:
+        """Prompts of each length: the first always, at least twice after one that is not counted; others while time is left."""
+        for number, tokens in enumerate(run.prompts):
+            if number and self.left <= 0:
+                break
             self.say(f"{run.name}: a prompt of {tokens:,}")
             ids = self.torch.randint(0, decoder.layout.vocab, (tokens,), device=self.place)
             point = Point(
@@ -232,7 +241,7 @@ class Bench:
             try:
                 decoder.prefill(ids)
                 once = self.clock.times(partial(decoder.prefill, ids), 1)
-                more = max(min(int(self.left * 0.03 / max(once[0], 1e-6)), 7), 2)
+                more = max(min(int(self.left * 0.03 / max(once[0], 1e-6)), 7), 1)
                 s = summary(once + self.clock.times(partial(decoder.prefill, ids), more))
             except (RuntimeError, MemoryError) as error:
                 self._skip(f"{run.name}: a prompt of {tokens:,}", error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import gc
 from collections.abc import Iterator
 from pathlib import Path
@@ -98,15 +99,19 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     """The parts and their sum, each with what the plan expects where it expects something.
 
     `used_before`: the device's used bytes before this process touched it. The runtime is what remains of this process's memory
-    when all that torch has reserved is taken off; on a CPU what Python and torch take before there is a model.
+    when all that torch has reserved is taken off; on a CPU what Python and torch take before there is a model. The allocator's share
+    is what it has reserved beyond the tensors; on a CPU what the C library keeps of memory that was freed.
     """
     torch = load_torch()
     layout, meter = layout_of(job.architecture), _Meter(place, Watch(uuid))
     _touch(place, dtype)
     gc.collect()
+    _trim()
     base = meter.held()
     decoder = Decoder(layout, dtype_named(dtype), place, capacity=job.capacity)
     gc.collect()
+    kept = meter.held()
+    _trim()
     resident = meter.held()
     expected = int(layout.parameters * DTYPE_BYTES[dtype])
     cache = int(layout.kv_elements(job.capacity) * DTYPE_BYTES[dtype])
@@ -133,12 +138,19 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     tensors = resident + (peak or 0)
     reserved, total = meter.reserved(tensors), meter.whole(used_before)
     if place.type == "cpu":
+        yield point("allocator", kept - resident)
         yield point("runtime", base)
-        yield point("total", tensors)
+        yield point("total", tensors + kept - resident)
     elif total is not None:
         yield point("allocator", reserved - tensors)
         yield point("runtime", total - reserved)
         yield point("total", total)
+
+
+def _trim() -> None:
+    """Let the C library give back what it keeps of freed memory, where it can (glibc)."""
+    with contextlib.suppress(OSError, AttributeError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _touch(place: device, dtype: str) -> None:

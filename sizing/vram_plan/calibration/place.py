@@ -157,11 +157,11 @@ def _matmul_rate(clock: Clock, name: str) -> float:
 
 
 def look_at(place: device, wanted: str | None) -> Facts:
-    """The device as it is now. `wanted`: the dtype asked for; without one bf16, on a CPU without fast bf16 products f32."""
+    """The device as it is now. `wanted`: the dtype asked for."""
     torch = load_torch()
     clock, flags = Clock(place), _busy_cores() if place.type == "cpu" else []
     threads = _choose_threads(clock, bool(flags)) if place.type == "cpu" else None
-    name = wanted or ("f32" if place.type == "cpu" and not _fast_bf16(clock) else "bf16")
+    name = wanted or _usual_dtype(clock)
     rates = {name: _stream(clock, "plain", name)}
     packed: tuple[WeightKind, ...] = ("int8", "int4")
     for kind in packed:
@@ -181,6 +181,16 @@ def look_at(place: device, wanted: str | None) -> Facts:
         threads=threads, graphs=place.type == "cuda", grouped=place.type == "cuda" and _grouped_in_graphs(place),
         kernels=tuple(kind for kind in ("int8", "int4") if kind in rates), flags=tuple(flags),
     )  # fmt: skip
+
+
+def _usual_dtype(clock: Clock) -> str:
+    """bf16; f16 on GPUs without it (before Ampere, Metal's older ones), f32 on CPUs that only imitate it."""
+    torch = load_torch()
+    if clock.place.type == "cuda":
+        return "bf16" if torch.version.hip or torch.cuda.get_device_capability(clock.place)[0] >= 8 else "f16"
+    if clock.place.type == "mps":
+        return "f16"
+    return "bf16" if _fast_bf16(clock) else "f32"
 
 
 def _fast_bf16(clock: Clock) -> bool:

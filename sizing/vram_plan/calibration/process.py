@@ -22,6 +22,8 @@ _LINE_BYTES: Final = 1 << 20
 _ALL_BYTES: Final = 16 << 20
 #: Threads kept on their cores: without it, two of torch's wait for each other wherever others use the cores too.
 _ENVIRONMENT: Final = {"OMP_PROC_BIND": "true", "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
+#: glibc told to give each freed tensor back at once: else it keeps up to 130 MB, by chance, and memory is no sum of tensors.
+_EXACT_MEMORY: Final = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_": "131072"}
 _ERRORS: Final[Mapping[str, type[VramPlanError]]] = {"usage": UsageError, "missing_extra": MissingExtraError, "not_understood": FormatError}
 
 Progress = Callable[[str, float], None]
@@ -30,18 +32,20 @@ Progress = Callable[[str, float], None]
 class Measurer:
     """One measuring process; leaving the `with` block ends it, whatever it does.
 
-    `ends` (monotonic seconds): no answer is awaited longer. `progress(what, seconds_left)` is called as it reports.
+    `ends` (monotonic seconds): no answer is awaited longer. `exact_memory`: freed memory is given back at once. `progress(what, seconds_left)` is called as it reports.
     """
 
-    def __init__(self, ends: float, progress: Progress | None = None, command: tuple[str, ...] | None = None) -> None:
-        self._ends, self._progress = ends, progress
+    def __init__(
+        self, ends: float, progress: Progress | None = None, command: tuple[str, ...] | None = None, *, exact_memory: bool = False
+    ) -> None:
+        self._ends, self._progress, self._exact = ends, progress, exact_memory
         self._command = command or (sys.executable, "-P", "-m", "vram_plan.calibration.worker")
         self._answers: queue.Queue[bytes | None] = queue.Queue()
         self.flags: list[str] = []
 
     def __enter__(self) -> Self:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)  # noqa: PTH100 (zip files on the path)
-        environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path}
+        environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path} | (_EXACT_MEMORY if self._exact else {})
         self._process = subprocess.Popen(  # noqa: S603
             self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
         )

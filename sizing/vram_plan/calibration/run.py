@@ -11,7 +11,6 @@ from typing import Final, Literal, overload
 
 from ..errors import HardwareError, MissingExtraError, UsageError
 from ..hardware.profiles import Figure, Fitted, HeldOut, Point, Profile, ProfiledDevice, Quantity, Software
-from ..models.architecture import Architecture
 from ..models.model import Model
 from .fit import fit_points, predict_step
 from .layout import layout_of
@@ -58,8 +57,9 @@ def calibrate(
         raise UsageError(f"no calibration in {dtype!r}", "bf16, f16 or f32; 8 and 4 bits are measured besides where torch has the kernels")
     if not 0 < budget_s <= _MOST_BUDGET_S:
         raise UsageError(f"a budget of {budget_s:g} seconds cannot be meant", f"up to {_MOST_BUDGET_S:g}")
-    architecture = _architecture(model)
-    if architecture is not None:
+    model = _loaded(model)
+    architecture = model.architecture if model else None
+    if architecture:
         layout_of(architecture)
 
     def report(what: str, _: float) -> None:
@@ -71,7 +71,7 @@ def calibrate(
         facts = _facts(measurer, device, dtype)
         # each memory figure needs a process of its own, which takes as long to start as this one did
         spent = time.monotonic() - started
-        work = replace(plan_work(facts, max(budget_s - 3 * spent, budget_s / 3), architecture), budget_s=budget_s)
+        work = plan_work(facts, max(budget_s - 3 * spent, budget_s / 4), architecture, model.name if model else "")
         if dry_run:
             return replace(work, seconds=work.seconds + time.monotonic() - started)
         memory, flags = _memory(work, device, started + budget_s / 2, started + budget_s + _GRACE_S, report)
@@ -85,12 +85,12 @@ def calibrate(
     return profile
 
 
-def _architecture(model: Model | str | None) -> Architecture | None:
-    if isinstance(model, str):
-        from ..models.loading import load
+def _loaded(model: Model | str | None) -> Model | None:
+    if not isinstance(model, str):
+        return model
+    from ..models.loading import load
 
-        model = load(model)
-    return model.architecture if model is not None else None
+    return load(model)
 
 
 def _facts(measurer: Measurer, device: str | None, dtype: str | None) -> Facts:
@@ -122,7 +122,7 @@ def _memory(work: WorkPlan, device: str | None, half: float, ends: float, report
             flags.append(f"no time was left to measure the memory of {job.name}: nothing says how well memory is predicted")
             continue
         try:
-            with Measurer(ends) as alone:
+            with Measurer(ends, exact_memory=True) as alone:
                 points += _points(
                     alone, "memory", device=device, dtype=work.dtype, threads=work.facts.threads, uuid=work.facts.uuid, job=asdict(job)
                 )
@@ -134,7 +134,7 @@ def _memory(work: WorkPlan, device: str | None, half: float, ends: float, report
 # --- from points to a profile ---------------------------------------------------------------------------------------------
 
 
-def _profile(work: WorkPlan, points: list[Point], flags: list[str], model: Model | str | None, wall_s: float) -> Profile:
+def _profile(work: WorkPlan, points: list[Point], flags: list[str], model: Model | None, wall_s: float) -> Profile:
     from .. import __version__
 
     mixtures = frozenset(run.name for run in work.runs if run.architecture.experts)
@@ -148,7 +148,7 @@ def _profile(work: WorkPlan, points: list[Point], flags: list[str], model: Model
         device=ProfiledDevice(f.kind, f.name, f.total_bytes, f.uuid, f.driver, f.power_limit_w, f.memory_clock_mhz, f.bus_width_bits),
         software=Software(f.torch, f.python, f.os, f.cuda, f.threads, f.allocator),
         dtype=work.dtype,
-        model=model.name if isinstance(model, Model) else model,
+        model=model.name if model else None,
         points=tuple(points),
         fitted=fitted,
         held_out=held,

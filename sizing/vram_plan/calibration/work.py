@@ -23,7 +23,7 @@ _TWO_PROCESSES_S: Final = 3.0
 #: Times each point is taken: rounds over all points, steps of one point in a round after one that is not counted.
 ROUNDS, STEPS = 3, 5
 #: Shares of the budget: steps of one token; building; the rest is bandwidth, matrix products, prompts, memory and slack.
-_DECODE_SHARE, _BUILD_SHARE = 0.4, 0.2
+_DECODE_SHARE, _BUILD_SHARE, _PROMPT_SHARE = 0.4, 0.2, 0.01
 #: A weight read from a cache says nothing of memory: so many times the last level's size.
 _CACHES = {"cpu": 4, "gpu": 8}
 #: Seconds a layer takes beside its bytes, only to guess how long a step will be.
@@ -202,7 +202,7 @@ def _runs(step: _Step, facts: Facts, dtype: str, budget_s: float) -> tuple[Run, 
     short, long = step.contexts
     batches = ((8, 512), (32, 512)) if facts.gpu else ((4, short),)
     wide = ladder_shape(large, step.wide, step.vocab)
-    limit, reach = budget_s / 60, 2 * long if facts.gpu else long
+    limit, reach = budget_s * _PROMPT_SHARE, 2 * long if facts.gpu else long
     runs = [
         Run(f"width {small}", "fit", ladder_shape(small, step.deep, step.vocab), dtype, reach,
             depths=((step.shallow, short), (step.shallow, reach), (step.deep, short), (step.deep, reach)), batches=batches),
@@ -228,7 +228,7 @@ def _more_runs(step: _Step, facts: Facts) -> tuple[Run, ...]:
     return tuple(more)
 
 
-def plan_work(facts: Facts, budget_s: float, model: Architecture | None = None) -> WorkPlan:
+def plan_work(facts: Facts, budget_s: float, model: Architecture | None = None, name: str = "") -> WorkPlan:
     """The most telling rung that fits the free memory and the budget, and what else there is time for.
 
     `budget_s` is what is left for it; where even the smallest rung takes longer, that is what is done. Raises UsageError for a model
@@ -247,7 +247,7 @@ def plan_work(facts: Facts, budget_s: float, model: Architecture | None = None) 
             raise HardwareError(f"{facts.name} has {facts.free_bytes / GIB:.2f} GiB free, of which 1 GiB is left alone: too little", hint)
     runs = list(_runs(chosen, facts, dtype, budget_s))
     if model is not None:
-        run, note = _model_run(model, runs, facts, dtype, usable, budget_s)
+        run, note = _model_run(model, name or model.name, runs, facts, usable, budget_s)
         runs.append(run)
         notes += [note] if note else []
     for run in _more_runs(chosen, facts):
@@ -276,19 +276,19 @@ def _fits(runs: tuple[Run, ...], facts: Facts, element: float, usable: float, bu
     return sum(_decode_seconds(run, facts, element) for run in runs) <= _DECODE_SHARE * budget_s
 
 
-def _model_run(model: Architecture, runs: list[Run], facts: Facts, dtype: str, usable: int, budget_s: float) -> tuple[Run, str]:
+def _model_run(model: Architecture, name: str, runs: list[Run], facts: Facts, usable: int, budget_s: float) -> tuple[Run, str]:
     """The model asked for, with as many of its layers as memory and time leave room for."""
-    element = DTYPE_BYTES[dtype]
+    element = DTYPE_BYTES[facts.dtype]
     short, long = min(depth for _, depth in runs[1].depths), max(depth for _, depth in runs[1].depths)
     layers = model.layers
     while True:
         cut = first_layers(model, layers)
-        prompts = _prompts(layout_of(cut), runs[-1].prompts, facts, budget_s / 60)
-        run = Run(model.name, "model", cut, dtype, long, depths=((layers, short), (layers, long)), prompts=prompts)
+        prompts = _prompts(layout_of(cut), runs[-1].prompts, facts, budget_s * _PROMPT_SHARE)
+        run = Run(name, "model", cut, facts.dtype, long, depths=((layers, short), (layers, long)), prompts=prompts)
         if layers == 1 or _fits((*runs, run), facts, element, usable, budget_s):
             break
         layers = max(layers * 3 // 4, 1)
-    note = f"{model.name} is run with {layers} of its {model.layers} layers, to stay within memory and time"
+    note = f"{name} is run with {layers} of its {model.layers} layers, to stay within memory and time"
     return run, note if layers < model.layers else ""
 
 

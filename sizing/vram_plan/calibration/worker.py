@@ -68,7 +68,7 @@ def _look(job: Mapping[str, Any], speaker: _Speaker) -> None:
 
 
 def _measure(job: Mapping[str, Any], speaker: _Speaker) -> None:
-    """Bandwidth, products, then every run built, its prompts, and at last the single tokens of all in rounds."""
+    """Bandwidth, products, then every run built, the single tokens of all in rounds, and at last the prompts."""
     from .driver import Watch, disturbances
     from .kernels import load_torch
     from .measure import Bench
@@ -95,14 +95,12 @@ def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot
     yield from bench.bandwidth(tuple(job["buffers"]))
     yield from bench.products(tuple(tuple(shape) for shape in job["matmul"]))
     bench.free()
-    tasks = []
-    for wire in job["runs"]:
-        built = bench.build(run_from_wire(wire))
-        if built is not None:
-            yield from bench.prompts(*built)
-            tasks += list(bench.tasks(*built))
-        looks.append(watch.look())
-    yield from bench.decode(tasks, bench.left * 0.8)
+    built = [found for wire in job["runs"] if (found := bench.build(run_from_wire(wire)))]
+    looks.append(watch.look())
+    yield from bench.decode([task for one in built for task in bench.tasks(*one)], bench.left * 0.7)
+    looks.append(watch.look())
+    for one in built:
+        yield from bench.prompts(*one)
 
 
 def _memory(job: Mapping[str, Any], speaker: _Speaker) -> None:
