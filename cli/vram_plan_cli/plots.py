@@ -154,8 +154,8 @@ def above(areas: Sequence[Series], x: float) -> list[float]:
 #: Marks and colours of areas and parts by their place, for a terminal with Unicode and for one without.
 _MARKS: Final = ("█▓▒░▞▚▤▥", "#%+:=*~-")
 _STYLES: Final = ("cyan", "magenta", "blue", "yellow", "green", "red", "cyan", "magenta")
-#: Across, up, axis, corner, tick, point, line.
-_LINES: Final = ("─││└┤●∙", "-||++o.")
+#: Across, up, axis, corner, tick, point, line, and across where the areas reach higher.
+_LINES: Final = ("─││└┤●∙═", "-||++o.=")
 _MOST_WIDE: Final = 100
 _Cells = list[list[tuple[str, str]]]
 
@@ -191,7 +191,9 @@ def _cells(chart: Chart, width: int, height: int, marks: str, lines: str) -> _Ce
     _draw_areas(chart, cells, marks)
     for mark in chart.marks:
         if mark.axis == "y" and mark.at <= y_high:
-            cells[_row(mark.at, y_high, height)] = [(lines[0], "bold red")] * width
+            middles = ((x + 0.5) / width * x_high for x in range(width))
+            over = [bool(chart.areas) and above(chart.areas, x)[-1] > mark.at for x in middles]
+            cells[_row(mark.at, y_high, height)] = [(lines[7 if higher else 0], "bold red") for higher in over]
         for y in range(height) if mark.axis == "x" and mark.at <= x_high else ():
             cells[y][column(mark.at)] = (lines[1], "bold")
     for n, series in enumerate(s for s in chart.series if s.kind == "line"):
