@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import vram_plan as vp
-from vram_plan.verification.llamacpp_log import file_type, place_of
+from vram_plan.verification.llamacpp_load import file_type, place_of
 from vram_plan.verification.logs import observe_lines, read_log
 
 LOGS = Path(__file__).parents[1] / "data" / "logs"
@@ -152,7 +152,7 @@ def test_llamacpp_buffers_of_other_kinds() -> None:
     ]  # fmt: skip
     found = {(f.name, f.place): f.value / MIB for f in observe_lines(lines[:7], "rpc").figures}
     assert found == {("weights", 0): 1000, ("weights", 1): 500, ("state", 1): 64, ("lora", 1): 80, ("compute", 0): 20}
-    assert observe_lines(lines, "with a drafter").figure("weights", 1).value == 655.73 * MIB  # a load of its own, though it has no header
+    assert observe_lines(lines, "with a drafter").figure("weights", 0).value == 1000 * MIB  # the drafter is a load of its own
 
 
 def test_vllm_command_line_and_colours() -> None:

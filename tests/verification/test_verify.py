@@ -149,6 +149,47 @@ def test_a_backend_the_card_does_not_tell_is_taken_over() -> None:
     assert found.plan.engine["backend"] == "vulkan" and "backend=vulkan" in found.command
 
 
+TWO_CARDS = """
+  Device 0: NVIDIA GeForce RTX 3060, compute capability 8.6, VMM: yes
+  Device 1: NVIDIA GeForce RTX 3090, compute capability 8.6, VMM: yes
+  Device 2: NVIDIA GeForce RTX 3090, compute capability 8.6, VMM: yes
+print_info: n_layer               = 32
+load_tensors:        CUDA{a} model buffer size =  {wa} MiB
+load_tensors:        CUDA{b} model buffer size =  {wb} MiB
+llama_context: n_ctx = 8192
+llama_context: n_outputs_max = 1
+llama_kv_cache:      CUDA{a} KV buffer size =   {ka} MiB
+llama_kv_cache:      CUDA{b} KV buffer size =   {kb} MiB
+sched_reserve:      CUDA{a} compute buffer size =   172.00 MiB
+sched_reserve:      CUDA{b} compute buffer size =   204.00 MiB
+"""
+
+
+def test_the_split_of_several_cards_is_taken_over() -> None:
+    """Layers by the cache of each card; a card that holds nothing is left out, and the others are counted from 0."""
+    text = TWO_CARDS.format(a=1, b=2, wa=2000.0, wb=2400.0, ka=480.0, kb=544.0)
+    found = reconciled(vp.load("llama3-8b"), observe_lines(text.splitlines(), "a log"), {"quant": "Q4_K_M"}, _machine("2x RTX 3090"))
+    assert next(s.engine for s in found.settings if s.name == "tensor_split") == "15,18"
+    assert found.plan.engine["layers_per_device"] == [15, 17]
+    lines = by_name(found)
+    assert lines["kv_cache", 0].error == 0 and lines["kv_cache", 1].error == 0 and (2, "kv_cache") not in lines
+    seen = observe_lines(text.splitlines(), "a log")
+    assert seen.gpus == ("NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3090")
+    assert "--set tensor_split=15,18" in found.command
+    uneven = TWO_CARDS.format(a=0, b=1, wa=2000.0, wb=2400.0, ka=500.0, kb=524.0)
+    assert not any(s.name == "tensor_split" for s in observe_lines(uneven.splitlines(), "a log").settings)
+
+
+def test_ollama_takes_one_of_two_cards() -> None:
+    lines = [
+        'msg="inference compute" id=GPU-1 library=CUDA compute=8.6 name=CUDA0 description="NVIDIA GeForce RTX 3060" total="12.0 GiB"',
+        'msg="inference compute" id=GPU-2 library=CUDA compute=8.9 name=CUDA1 description="NVIDIA GeForce RTX 4090" total="24.0 GiB"',
+        "load_tensors:        CUDA1 model buffer size =  4403.49 MiB", "llama_context: n_ctx = 4096",
+    ]  # fmt: skip
+    seen = observe_lines(lines, "a log")
+    assert seen.gpus == ("NVIDIA GeForce RTX 4090",) and seen.figure("weights", 0) is not None
+
+
 def test_partial_offload_is_taken_over() -> None:
     lines = ["load_tensors: offloaded 20/33 layers to GPU", "load_tensors:        CUDA0 model buffer size = 2000.00 MiB",
              "llama_context: n_ctx = 4096", "llama_context: n_seq_max = 1"]  # fmt: skip

@@ -10,19 +10,19 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from dataclasses import replace
+from typing import Final
 
-from ..units import GIB, MIB, format_gib
-from .values import HOST, Figure, Observation, Place, Rate, Seen
+from ..units import MIB, format_gib
+from .llamacpp_load import Context, Load, facts_of, figures_of, is_model, longest, place_of, settings_of, used
+from .values import Observation, Place, Rate
 
-__all__ = ["LlamaLog", "Load", "file_type", "place_of"]
+__all__ = ["LlamaLog"]
 
 Take = Callable[[re.Match[str], str], None]
 
 _MAX_LOADS: Final = 1000
 _MAX_BUFFERS: Final = 10_000
-_STEP: Final = 0.005 * MIB
 
 _SIZE: Final = r"buffer size = +(\d{1,12}(?:\.\d{1,6})?) MiB"
 _BUFFER: Final = re.compile(rf"(?:(\w+): +)?(?:(\S{{1,80}}) +)?(?:DSV4 \w+ )?(model|KV|RS|compute|output|state|LoRA) {_SIZE}")
@@ -62,49 +62,6 @@ _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
 _GROUPS: Final = {"KV": "kv_cache", "RS": "state", "state": "state", "LoRA": "lora"}
 _TOWER_PARTS: Final = ("alloc_compute_meta", "reserve_compute_meta")
 _BACKENDS: Final = {"CUDA": "cuda", "ROCm": "rocm", "Vulkan": "vulkan", "MTL": "metal", "Metal": "metal"}
-
-
-def place_of(buffer: str) -> Place:
-    """The GPU a buffer is on by its name (`CUDA0`, `MTL0_Mapped`, `Metal`, `RPC0[host:port]`), or the host (`CPU_Mapped`, `CUDA_Host`)."""
-    if buffer.startswith(("CPU", "BLAS")) or buffer.endswith("_Host"):
-        return HOST
-    number = re.match(r"[A-Za-z]+(\d{1,3})", buffer)
-    return int(number[1]) if number else 0
-
-
-@dataclass(slots=True)
-class _Context:
-    """One llama_context: its fields as printed, its caches summed, its last compute buffer of each device."""
-
-    fields: dict[str, str] = field(default_factory=dict)
-    lines: dict[str, str] = field(default_factory=dict)
-    caches: list[tuple[str, Place, float, str]] = field(default_factory=list)
-    compute: dict[str, tuple[float, str]] = field(default_factory=dict)
-    types: tuple[str, str, str] | None = None
-
-
-@dataclass(slots=True)
-class Load:
-    """One model loaded: facts, buffers of weights, contexts, and a vision or audio tower."""
-
-    facts: dict[str, str] = field(default_factory=dict)
-    weights: list[tuple[Place, float, str]] = field(default_factory=list)
-    contexts: list[_Context] = field(default_factory=list)
-    tower: list[tuple[str, Place, float, str]] = field(default_factory=list)
-    offloaded: tuple[int, int, str] | None = None
-    unaccounted: dict[int, tuple[int, str]] = field(default_factory=dict)
-    backends: set[str] = field(default_factory=set)
-    marks: set[str] = field(default_factory=set)
-    rates: list[Rate] = field(default_factory=list)
-
-    @property
-    def real(self) -> bool:
-        """Whether memory was taken: not a dry load that only measures."""
-        return self.facts.get("no_alloc", "0").strip() != "1" and any(size for _, size, _ in self.weights)
-
-    def facts_number(self, name: str) -> int | None:
-        text = self.facts.get(name, "").strip()
-        return int(text) if text.isdigit() and len(text) < 12 else None
 
 
 class LlamaLog:
@@ -148,9 +105,9 @@ class LlamaLog:
         return self.loads[-1]
 
     @property
-    def _context(self) -> _Context:
+    def _context(self) -> Context:
         if not self._load.contexts:
-            self._load.contexts.append(_Context())
+            self._load.contexts.append(Context())
         return self._load.contexts[-1]
 
     def _load_start(self, match: re.Match[str], line: str) -> None:
@@ -161,7 +118,7 @@ class LlamaLog:
     def _context_start(self, match: re.Match[str], line: str) -> None:
         self.hits += 1
         if not self._load.contexts or self._load.contexts[-1].fields:
-            self._load.contexts.append(_Context())
+            self._load.contexts.append(Context())
 
     def _buffer(self, match: re.Match[str], line: str) -> None:
         self.hits += 1
@@ -192,7 +149,7 @@ class LlamaLog:
     def _field(self, match: re.Match[str], line: str) -> None:
         name, value = match[1], match[2]
         if name in ("n_seq_max", "n_ctx") and name in self._context.fields:
-            self._load.contexts.append(_Context())
+            self._load.contexts.append(Context())
         self._context.fields[name] = value
         self._context.lines[name] = line
 
@@ -254,122 +211,26 @@ class LlamaLog:
 
     def observation(self, source: str, layers: int | None = None, hidden_size: int | None = None) -> Observation | None:
         """The load that is this model's by its layers and width, else the last; None where no memory was printed."""
-        real = [load for load in self.loads if load.real] or [load for load in self.loads if load.contexts and _figures(load)]
+        real = [load for load in self.loads if load.real] or [load for load in self.loads if load.contexts and figures_of(load)]
         if not real:
             return None
-        ours = [load for load in real if _is_model(load, layers, hidden_size)]
-        load = (ours or real)[-1]
+        ours = [load for load in real if is_model(load, layers, hidden_size)]
+        load = ours[-1] if ours else real[-1] if any(load.facts for load in real) else max(real, key=lambda load: load.weight_bytes)
         notes = [*self.notes]
         if len(real) > 1:
             notes.append(f"the log shows {len(real)} loads; {'the last of this model' if ours else 'the last'} is compared")
         if drafts := load.contexts[1:]:
             notes.append(f"{len(drafts)} more context{'s' if len(drafts) > 1 else ''} on this model (a draft's) are shown apart")
-        rates = _longest(load.rates)
+        rates = longest(load.rates)
         if "drafted" in load.marks:
             rates = tuple(replace(rate, decode_tokens_per_s=None) for rate in rates)
             notes.append("its decode rate is not compared: it answered with the help of a draft")
-        gpus = tuple(self.gpus[i] for i in sorted(self.gpus)) if load.backends or not load.weights else ()
+        gpus = used(load)
+        names = tuple(self.gpus[gpu] for gpu in gpus) if all(gpu in self.gpus for gpu in gpus) else ()
         return Observation(
-            self.engine, source, self.version, _figures(load), tuple(self._settings(load)), _facts(load), gpus, rates, tuple(notes),
+            self.engine, source, self.version, figures_of(load), tuple(settings_of(load)), facts_of(load), names, rates, tuple(notes),
         )  # fmt: skip
-
-    def _settings(self, load: Load) -> list[Seen]:
-        found = _context_settings(load.contexts[0]) if load.contexts else []
-        line = next((text for _, _, text in load.weights), "")
-        backend = next(iter(load.backends - {""}), "cpu" if load.weights else "")
-        if backend:
-            found.append(Seen("backend", backend, line))
-        if load.offloaded and load.offloaded[0] < load.offloaded[1] and backend != "cpu":
-            found.append(Seen("n_gpu_layers", load.offloaded[0], load.offloaded[2]))
-        if kind := file_type(load.facts.get("file type") or load.facts.get("model ftype") or ""):
-            found.append(Seen("quant", kind, f"file type = {load.facts.get('file type') or load.facts.get('model ftype')}"))
-        if any(what == "weights" for what, *_ in load.tower):
-            found.append(Seen("mmproj", True, load.tower[0][3]))
-        if month := _build_month(load):
-            found.append(Seen("build", month, "by what the log prints"))
-        return found
 
 
 def _mib(text: str) -> float:
     return float(text) * MIB
-
-
-def _is_model(load: Load, layers: int | None, hidden_size: int | None) -> bool:
-    wide, deep = load.facts_number("n_embd"), load.facts_number("n_layer")
-    return bool(wide or deep) and hidden_size in (wide, None) and (deep is None or layers is None or abs(deep - layers) <= 1)
-
-
-def _longest(rates: list[Rate]) -> tuple[Rate, ...]:
-    return (max(rates, key=lambda rate: (min(rate.output, 64), rate.prompt)),) if rates else ()
-
-
-def _figures(load: Load) -> tuple[Figure, ...]:
-    """Sums by what they are for and where they are; a draft's and a tower's under names of their own."""
-    parts: list[tuple[str, Place, float, str]] = [("weights", place, size, line) for place, size, line in load.weights]
-    for i, context in enumerate(load.contexts):
-        ahead = "draft_" if i else ""
-        parts += [(ahead + group, place, size, line) for group, place, size, line in context.caches]
-        parts += [(f"{ahead}compute", place_of(name), size, line) for name, (size, line) in context.compute.items()]
-    parts += [("mmproj" if what == "weights" else "mmproj_compute", place, size, line) for what, place, size, line in load.tower]
-    sums: dict[tuple[str, Place], list[Any]] = {}
-    for name, place, size, line in parts:
-        entry = sums.setdefault((name, place), [0.0, 0.0, line])
-        entry[0] += size
-        entry[1] += _STEP
-    found = [Figure(name, entry[0], "bytes", place, entry[1], entry[2]) for (name, place), entry in sums.items()]
-    found += [Figure("runtime", size, "bytes", gpu, 0.5 * MIB, line) for gpu, (size, line) in load.unaccounted.items()]
-    file = re.match(r"(\d{1,9}\.\d{1,4}) (MiB|GiB)", load.facts.get("file size") or load.facts.get("model size") or "")
-    if file:
-        unit = MIB if file[2] == "MiB" else GIB
-        found.append(Figure("file_bytes", float(file[1]) * unit, "bytes", None, 0.005 * unit, f"file size = {file[0]}"))
-    return tuple(found)
-
-
-def _facts(load: Load) -> dict[str, Any]:
-    numbers = {"layers": "n_layer", "hidden_size": "n_embd", "vocab_size": "n_vocab", "trained_context": "n_ctx_train"}
-    found: dict[str, Any] = {name: load.facts_number(key) for name, key in numbers.items() if load.facts_number(key)}
-    return found | {name: load.facts[key] for name, key in (("name", "general.name"), ("architecture", "arch")) if key in load.facts}
-
-
-def _context_settings(c: _Context) -> list[Seen]:
-    found = []
-    number = {name: int(value) for name, value in c.fields.items() if value.isdigit() and len(value) < 12}
-    n_ctx, sequences = number.get("n_ctx"), max(number.get("n_seq_max", 1), 1)
-    if n_ctx:
-        found.append(Seen("context", max(n_ctx // sequences, 1), c.lines["n_ctx"]))
-        found.append(Seen("sequences", sequences, c.lines.get("n_seq_max", c.lines["n_ctx"])))
-    for name, option in (("n_ubatch", "ubatch"), ("n_batch", "batch")):
-        if name in number:
-            found.append(Seen(option, number[name], c.lines[name]))
-    if c.fields.get("kv_unified") in ("true", "false", "1", "0") and sequences > 1:
-        found.append(Seen("kv_unified", c.fields["kv_unified"] in ("true", "1"), c.lines["kv_unified"]))
-    flash = {"enabled": True, "disabled": False, "1": True, "0": False}.get(c.fields.get("flash", c.fields.get("flash_attn", "")))
-    if flash is not None:
-        found.append(Seen("flash_attn", flash, c.lines.get("flash", c.lines.get("flash_attn", ""))))
-    if c.types:
-        found += [Seen("kv_type_k", c.types[0], c.types[2]), Seen("kv_type_v", c.types[1], c.types[2])]
-    if number.get("n_outputs_max", 0) > sequences and number["n_outputs_max"] >= number.get("n_ubatch", 1 << 30):
-        found.append(Seen("logits", "all", c.lines["n_outputs_max"]))
-    return found
-
-
-_FILE_TYPES: Final = {"small": "_S", "medium": "_M", "large": "_L"}
-
-
-def file_type(text: str) -> str | None:
-    """`Q4_K - Medium` → Q4_K_M; None for what names no mix."""
-    text = text.removesuffix(" (guessed)").strip()
-    kind, _, size = text.partition(" - ")
-    kind = {"all F32": "F32", "MXFP4 MoE": "MXFP4_MOE"}.get(kind, kind)
-    ending = _FILE_TYPES.get(size.strip().partition(" ")[0].lower(), "")
-    return kind + ending if re.fullmatch(r"(?:I?Q|TQ|F|BF|MXFP|NVFP)\w{1,12}", kind + ending) else None
-
-
-def _build_month(load: Load) -> str | None:
-    """The rules of the build, by which fields it prints (data: llamacpp_builds.toml): None for the newest."""
-    fields = {name for context in load.contexts for name in context.fields}
-    if "n_outputs_max" in fields or not fields:
-        return None
-    if "rotates" in load.marks:
-        return "2026-05"
-    return "2025-10" if "n_ctx_seq" in fields else "2025-01"

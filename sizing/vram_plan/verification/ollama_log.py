@@ -11,7 +11,8 @@ import re
 from typing import Final
 
 from ..units import GIB, MIB
-from .llamacpp_log import LlamaLog, place_of
+from .llamacpp_load import place_of
+from .llamacpp_log import LlamaLog
 from .values import Figure, Observation, Place, Seen
 
 __all__ = ["OllamaLog"]
@@ -22,7 +23,7 @@ _ESTIMATE: Final = re.compile(rf"memory\.(required\.full|required\.kv|weights\.t
 _VERSION: Final = re.compile(r"\(version (\d+\.\d+\.\d+[\w.-]{0,20})\)")
 _START: Final = re.compile(r"msg=\"starting (?:llama-server|llama server|runner)\" cmd=\"(.{1,8000}?)\"")
 _REQUEST: Final = re.compile(r"msg=load request=\"\{Operation:commit (.{1,4000})")
-_COMPUTE: Final = re.compile(r"msg=\"inference compute\".*?library=(\w+).*?description=\"([^\"]{1,80})\"")
+_COMPUTE: Final = re.compile(r"msg=\"inference compute\".*? name=[A-Za-z]*(\d{0,3}) description=(?:\"([^\"]{1,80})\"|(\S{1,80}))")
 _OFFLOADED: Final = re.compile(r"msg=\"offloaded (\d{1,5})/(\d{1,5}) layers to GPU\"")
 _MARKS: Final = ("msg=", "memory.required", "(version ", "Listening on")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": GIB << 10, "KB": 1 << 10, "MB": MIB, "GB": GIB, "TB": GIB << 10}
@@ -45,7 +46,6 @@ class OllamaLog(LlamaLog):
         self._sums: dict[tuple[str, Place], Figure] = {}
         self._estimate: dict[str, Figure] = {}
         self._request: list[Seen] = []
-        self._compute: list[str] = []
 
     def feed(self, line: str) -> None:
         super().feed(line)
@@ -54,9 +54,10 @@ class OllamaLog(LlamaLog):
         short = line.strip()[-240:]
         if match := _VERSION.search(line):
             self._ollama_version, self.own = match[1], self.own + 1
-        if (match := _COMPUTE.search(line)) and match[1].lower() != "cpu" and len(self._compute) < 64:
-            self._compute.append(match[2])
+        if match := _COMPUTE.search(line):
             self.own += 1
+            if match[1]:
+                self.gpus.setdefault(int(match[1]), match[2] or match[3])
         if match := _START.search(line):
             self.own += 1
             if "--model " in match[1]:
@@ -81,10 +82,12 @@ class OllamaLog(LlamaLog):
 
     def observation(self, source: str, layers: int | None = None, hidden_size: int | None = None) -> Observation | None:
         found = super().observation(source, layers, hidden_size)
-        gpus = tuple(self._compute) or (found.gpus if found else ())
+        gpus = found.gpus if found else ()
         facts, rates, notes = (found.facts, found.rates, found.notes) if found else ({}, (), ())
         whole = found is not None and any(figure.name == "compute" for figure in found.figures)
         if self._sums and not whole:
+            places = sorted({place for _, place in self._sums if isinstance(place, int)})
+            gpus = tuple(self.gpus[place] for place in places) if all(place in self.gpus for place in places) else ()
             figures, settings = tuple(self._sums.values()), self._own_settings(found)
             notes = (_OWN_ENGINE,)
         elif found is not None:

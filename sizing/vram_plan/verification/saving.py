@@ -39,19 +39,12 @@ def _scale(lines: tuple[Line, ...], name: str) -> float | None:
 
 
 def _runtime(found: Reconciliation, device: Device) -> int | None:
-    """What is held beyond the buffers: told by the log at its end, or the process's whole less what the plan has for the rest."""
-    for line in found.lines:
-        if line.place != 0 or line.actual is None:
-            continue
-        if line.name == "runtime":
-            return _possible(line.actual, device)
-        if line.name == "held":
-            buffers = sum(term.bytes for term in found.plan.devices[0].terms if term.group != "runtime")
-            return _possible(line.actual - buffers, device)
-    return None
-
-
-def _possible(size: float, device: Device) -> int | None:
+    """What the process holds beyond what the plan has for the rest. (A log's last lines tell what nobody accounts for, but that is
+    other programs' too.)"""
+    held = next((line.actual for line in found.lines if line.name == "held" and line.place == 0 and line.actual), None)
+    if held is None:
+        return None
+    size = held - sum(term.bytes for term in found.plan.devices[0].terms if term.group != "runtime")
     return int(size) if 0 < size < device.total / 4 else None
 
 

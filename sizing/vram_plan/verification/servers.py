@@ -10,7 +10,7 @@ from ..errors import EngineError
 from ..models.json_guard import shown
 from ..units import GIB
 from .http import Server
-from .llamacpp_log import file_type
+from .llamacpp_load import file_type
 from .values import Figure, Observation, Seen, Unit
 
 __all__ = ["observe_server"]
