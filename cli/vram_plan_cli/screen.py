@@ -249,6 +249,12 @@ def speed_lines(plan: Plan) -> list[tuple[str, str]]:
         ("speed", f"{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
         ("first token", f"after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
     ]
+    if speed.total_s is not None:
+        each = f"{seconds(speed.tpot_s)} a token on average"
+        rows.append(("answer", f"of {plan.request.output:,} tokens complete after {seconds(speed.total_s)}, {each}"))
+    if speed.joules_per_token_at_most:
+        joules = _short_number(speed.joules_per_token_at_most)
+        rows.append(("energy", f"at most {joules} J a token, the GPUs' power limits drawn throughout"))
     return rows + [(label, text) for label, text in (_measured(speed.basis),) if text]
 
 

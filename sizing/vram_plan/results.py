@@ -117,7 +117,8 @@ class EstimatedRate:
 
 @dataclass(frozen=True, slots=True)
 class SpeedEstimate:
-    """`ttft_s` is of one prompt on an idle machine. `tokens_per_joule_at_most` is decode at the GPUs' power limit: a bound."""
+    """`ttft_s` is of one prompt on an idle machine. `tokens_per_joule_at_limit` is decode with the GPUs' power limits drawn throughout;
+    `joules_per_token_at_most` the same at the slow end of the range: an upper bound for the GPUs, the rest of the machine left out."""
 
     prefill: EstimatedRate
     decode: EstimatedRate
@@ -125,7 +126,8 @@ class SpeedEstimate:
     tpot_s: float
     total_s: float | None
     basis: str
-    tokens_per_joule_at_most: float | None = None
+    tokens_per_joule_at_limit: float | None = None
+    joules_per_token_at_most: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import sys
 
 import pytest
@@ -136,3 +137,9 @@ def test_shell_completion_offers_commands_and_models() -> None:
 
     assert {"plan", "models", "gpus"} <= set(complete("vram-plan ").split())
     assert "llama3-8b" in complete("vram-plan plan ").split()
+
+
+def test_times_and_energy_are_on_the_screen(run) -> None:
+    out = run("llama3-8b", "--bits", "4", "--gpu", "RTX 4090", "--prompt", "2000", "--output", "500", "--width", "200").out
+    assert re.search(r"^answer +of 500 tokens complete after [\d.]+ s, [\d.]+ ms a token on average$", out, re.MULTILINE)
+    assert re.search(r"^energy +at most [\d.]+ J a token, the GPUs' power limits drawn throughout$", out, re.MULTILINE)

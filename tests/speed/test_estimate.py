@@ -86,7 +86,8 @@ def test_times_add_up() -> None:
     assert speed is not None
     assert speed.total_s == pytest.approx(speed.ttft_s + 499 * speed.tpot_s)
     assert speed.ttft_s == pytest.approx(2000 / speed.prefill.tokens_per_s + speed.tpot_s)
-    assert speed.tokens_per_joule_at_most == pytest.approx(speed.decode.tokens_per_s / 450)
+    assert speed.tokens_per_joule_at_limit == pytest.approx(speed.decode.tokens_per_s / 450)
+    assert speed.joules_per_token_at_most == pytest.approx(450 / speed.decode.low)
 
 
 def test_without_an_answer_length_there_is_no_total() -> None:

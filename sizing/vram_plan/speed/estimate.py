@@ -86,15 +86,17 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     decode = _decode(setting, work.sequences, work.context, host)
     prefill = _prompt(setting, max(work.prompt, 1), host)
     answer = _decode(setting, work.sequences, *_answer(work, host)) if work.output else decode
+    rate, watts = decode.rate(work.sequences), setting.watts
     ttft = prefill.total_s + answer.total_s + (assumed("request_s") if work.engine in ("vllm", "sglang") else 0.0)
     return SpeedEstimate(
         prefill=prefill.rate(max(work.prompt, 1)),
-        decode=decode.rate(work.sequences),
+        decode=rate,
         ttft_s=ttft,
         tpot_s=answer.total_s,
         total_s=ttft + answer.total_s * (work.output - 1) if work.output else None,
         basis=setting.basis,
-        tokens_per_joule_at_most=work.sequences / decode.total_s / setting.watts if setting.watts else None,
+        tokens_per_joule_at_limit=rate.tokens_per_s / watts if watts else None,
+        joules_per_token_at_most=watts / rate.low if watts else None,
     )
 
 
