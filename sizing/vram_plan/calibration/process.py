@@ -32,7 +32,8 @@ Progress = Callable[[str, float], None]
 class Measurer:
     """One measuring process; leaving the `with` block ends it, whatever it does.
 
-    `ends` (monotonic seconds): no answer is awaited longer. `exact_memory`: freed memory is given back at once. `progress(what, seconds_left)` is called as it reports.
+    `ends` (monotonic seconds): no answer is awaited longer. `progress(what, seconds_left)` is called as it reports.
+    `exact_memory`: it gives freed memory back at once.
     """
 
     def __init__(
@@ -46,9 +47,11 @@ class Measurer:
     def __enter__(self) -> Self:
         path = os.pathsep.join(os.path.abspath(entry) for entry in sys.path if entry)  # noqa: PTH100 (zip files on the path)
         environment = {**os.environ, **_ENVIRONMENT, "PYTHONPATH": path} | (_EXACT_MEMORY if self._exact else {})
-        self._process = subprocess.Popen(  # noqa: S603
-            self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment
-        )
+        pipe, nowhere = subprocess.PIPE, subprocess.DEVNULL
+        try:
+            self._process = subprocess.Popen(self._command, stdin=pipe, stdout=pipe, stderr=nowhere, env=environment)  # noqa: S603
+        except OSError as error:
+            raise HardwareError(f"the measuring process could not be started: {error}", "see whether there is memory for it") from None
         threading.Thread(target=self._read, daemon=True).start()
         return self
 

@@ -202,7 +202,7 @@ def _runs(step: _Step, facts: Facts, dtype: str, budget_s: float) -> tuple[Run, 
     short, long = step.contexts
     batches = ((8, 512), (32, 512)) if facts.gpu else ((4, short),)
     wide = ladder_shape(large, step.wide, step.vocab)
-    limit, reach = budget_s * _PROMPT_SHARE, 2 * long if facts.gpu else long
+    limit, reach = budget_s * _PROMPT_SHARE, 2 * long
     runs = [
         Run(f"width {small}", "fit", ladder_shape(small, step.deep, step.vocab), dtype, reach,
             depths=((step.shallow, short), (step.shallow, reach), (step.deep, short), (step.deep, reach)), batches=batches),

@@ -1,0 +1,109 @@
+"""The bench: what happens when memory runs out, when time runs out, and when nobody waits any more."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from typing import Any
+
+import pytest
+from vram_plan.calibration.shapes import ladder_shape
+from vram_plan.calibration.work import ROUNDS, Run
+
+pytest.importorskip("torch")
+from vram_plan.calibration import measure
+from vram_plan.calibration.decoder import Decoder
+from vram_plan.calibration.kernels import load_torch
+
+torch = load_torch()
+RUN = Run("width 128", "fit", ladder_shape(128, 4, 256), "f32", 16, depths=((2, 8), (4, 16)), batches=((3, 8),), prompts=(8, 12))
+
+
+def bench(seconds: float = 5, said: list[str] | None = None) -> measure.Bench:
+    torch.set_num_threads(1)
+    say = (said if said is not None else []).append
+    ends = time.monotonic() + seconds
+    return measure.Bench(torch.device("cpu"), dtype="f32", grouped=False, graphs=False, ends=ends, say=lambda what, left: say(what))
+
+
+def points_of(b: measure.Bench, run: Run = RUN, share: float = 0.2) -> list[Any]:
+    with torch.inference_mode():
+        built = b.build(run)
+        return [] if built is None else [*b.decode(list(b.tasks(*built)), share), *b.prompts(*built)]
+
+
+def test_points_carry_the_bytes_and_arithmetic_of_their_step() -> None:
+    said: list[str] = []
+    points = points_of(bench(said=said))
+    layout = RUN.layout()
+    deep = next(p for p in points if p.what == "decode" and p.layers == 4 and p.batch == 1)
+    assert deep.bytes == 4 * (layout.parameters - 256 * 128), "the embedding is looked up, not read"
+    assert deep.kv_bytes == 4 * layout.kv_elements(16) and deep.n >= 5 * ROUNDS
+    shallow = next(p for p in points if p.what == "decode" and p.layers == 2)
+    assert deep.bytes - shallow.bytes == 4 * 2 * layout.layers[0].parameters and shallow.kv_bytes == 4 * layout.kv_elements(8) // 2
+    three = next(p for p in points if p.batch == 3)
+    assert three.bytes == deep.bytes and three.kv_bytes == 3 * 4 * layout.kv_elements(8) and three.flops == 3 * deep.flops
+    prompt = next(p for p in points if p.what == "prefill" and p.tokens == 12)
+    assert prompt.flops == 12 * layout.matrix_flops() and prompt.attention_flops == layout.attention_flops(12)
+    assert any("round 1" in what for what in said) and any("building" in what for what in said)
+
+
+def test_a_mixture_reads_its_chosen_experts_only() -> None:
+    layout = (run := Run("m", "fit", ladder_shape(128, 1, 256, mixture=True), "f32", 8, depths=((1, 8),))).layout()
+    assert layout.layers[0].routed is not None
+    (point,) = points_of(bench(), run)
+    resting = layout.layers[0].routed.parameters * 6 // 8
+    assert point.bytes == 4 * (layout.parameters - 256 * 128 - resting)
+
+
+def test_out_of_memory_halves_the_layers_and_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    tried = []
+
+    class Small(Decoder):
+        def __init__(self, layout: Any, *args: Any, **named: Any) -> None:
+            tried.append(len(layout.layers))
+            if len(layout.layers) > 1:
+                raise RuntimeError("CUDA out of memory. Tried to allocate 2 GiB")
+            super().__init__(layout, *args, **named)
+
+    monkeypatch.setattr(measure, "Decoder", Small)
+    b = bench()
+    assert {p.layers for p in points_of(b) if p.what == "decode"} == {1}
+    assert tried == [4, 2, 1] and sum("out of memory" in flag for flag in b.flags) == 2
+
+
+def test_a_run_no_layer_of_which_fits_is_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: Any, **__: Any) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(measure, "Decoder", full)
+    b = bench()
+    assert points_of(b) == [] and "left out" in b.flags[-1]
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no kernel image is available")
+
+    monkeypatch.setattr(measure, "Decoder", broken)
+    with pytest.raises(RuntimeError, match="no kernel image"):
+        points_of(bench())
+
+
+def test_without_time_each_point_is_still_taken_once_and_that_is_said() -> None:
+    b = bench(seconds=-1)
+    points = points_of(b, share=-1)
+    assert [p.n for p in points if p.what == "decode"] == [5, 5, 5]
+    assert [p.tokens for p in points if p.what == "prefill"] == [8]
+    assert any("1 of 3 rounds" in flag for flag in b.flags)
+
+
+def test_the_measuring_process_ends_when_nobody_waits_any_more() -> None:
+    command = [sys.executable, "-m", "vram_plan.calibration.worker"]
+    environment = {"PYTHONPATH": ":".join(sys.path), "PATH": ""}
+    worker = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=environment)
+    assert worker.stdin is not None
+    worker.stdin.write(b'{"do": "look", "device": "cpu", "dtype": "f32"}\n')
+    worker.stdin.close()
+    assert worker.wait(20) == 0
