@@ -12,6 +12,8 @@ from .values import HOST, Figure, Place, Rate, Seen
 __all__ = ["Context", "Load", "facts_of", "figures_of", "file_type", "is_model", "longest", "place_of", "settings_of", "used"]
 
 _STEP: Final = 0.005 * MIB
+#: What it is for, where it is, its bytes, and the line that says so.
+_Part = tuple[str, Place, float, str]
 
 
 def place_of(buffer: str) -> Place:
@@ -72,12 +74,12 @@ def longest(rates: list[Rate]) -> tuple[Rate, ...]:
 
 def figures_of(load: Load) -> tuple[Figure, ...]:
     """Sums by what they are for and where they are; a draft's and a tower's under names of their own."""
-    parts: list[tuple[str, Place, float, str]] = [("weights", place, size, line) for place, size, line in load.weights]
+    parts: list[_Part] = [("weights", place, size, line) for place, size, line in load.weights]
     for i, context in enumerate(load.contexts):
         ahead = "draft_" if i else ""
-        parts += [(ahead + group, place, size, line) for group, place, size, line in context.caches]
-        parts += [(f"{ahead}compute", place_of(name), size, line) for name, (size, line) in context.compute.items()]
-    parts += [("mmproj" if what == "weights" else "mmproj_compute", place, size, line) for what, place, size, line in load.tower]
+        parts.extend((ahead + group, place, size, line) for group, place, size, line in context.caches)
+        parts.extend((f"{ahead}compute", place_of(name), size, line) for name, (size, line) in context.compute.items())
+    parts.extend(("mmproj" if what == "weights" else "mmproj_compute", place, size, line) for what, place, size, line in load.tower)
     sums: dict[tuple[str, Place], list[Any]] = {}
     number = {gpu: i for i, gpu in enumerate(used(load))}
     for name, place, size, line in parts:
