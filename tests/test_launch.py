@@ -161,7 +161,7 @@ def test_ollama_serve_gets_what_the_session_cannot_set() -> None:
 @pytest.mark.parametrize(
     ("model", "quant", "tag"),
     [
-        ("llama3-8b", "Q4_0", "llama3:8b"), ("llama3.1-8b", "Q4_K_M", "llama3.1:8b"), ("gpt-oss-20b", "MXFP4_MOE", "gpt-oss:20b"),
+        ("llama3-8b", "Q4_0", "llama3:8b"), ("llama3.1-8b", "Q4_K_M", "llama3.1:8b"), ("gpt-oss-20b", "MXFP4", "gpt-oss:20b"),
         ("qwen3-8b", "Q8_0", "qwen3:8b-q8_0"), ("gemma3-27b", "F16", "gemma3:27b-it-fp16"), ("qwen3-8b", "IQ4_XS", "vram-plan-model"),
     ],
 )  # fmt: skip

@@ -130,8 +130,9 @@ def width(format: Format) -> int:
 
 
 def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
-    """The checkpoint's own format as the engine holds it: GGUF engines have no FP8, and their MXFP4 is a mix."""
-    if engine not in _GGUF_ENGINES or own.family != "scheme":
+    """The checkpoint's own format as the engine holds it: GGUF engines have no FP8, and llama.cpp's MXFP4 is a mix; Ollama's tag of
+    gpt-oss is the checkpoint as it was, all but experts in 16 bits (ollama/ollama#16416: 61,223 + 1,104 MiB of gpt-oss:120b)."""
+    if engine not in _GGUF_ENGINES or own.family != "scheme" or (engine, own.name) == ("ollama", "MXFP4"):
         return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as it is stored"),)
     near = "MXFP4_MOE" if own.name == "MXFP4" else {4: "Q4_K_M", 8: "Q8_0"}.get(width(own), "BF16")
     return for_engine(find_format(near), engine), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)

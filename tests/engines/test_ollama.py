@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import csv
+import re
 from dataclasses import replace
 
 import pytest
 import vram_plan as vp
+from vram_plan.engines.llamacpp_placement import file_weights
 from vram_plan.engines.ollama import default_context, tag_format
+from vram_plan.formats import find_format, for_engine
 from vram_plan.hardware import resolve
+from vram_plan_data import ROOT
 
 GIB = 2**30
 
@@ -117,10 +122,42 @@ def test_a_tags_tower_is_loaded_and_counted() -> None:
 @pytest.mark.parametrize(
     ("tag", "format"),
     [
-        ("llama3:8b", "Q4_0"), ("llama3", "Q4_0"), ("llama3.1:8b", "Q4_K_M"), ("gemma3:27b", "Q4_K_M"), ("gpt-oss:20b", "MXFP4_MOE"),
+        ("llama3:8b", "Q4_0"), ("llama3", "Q4_0"), ("llama3.1:8b", "Q4_K_M"), ("gemma3:27b", "Q4_K_M"), ("gpt-oss:20b", "MXFP4"),
         ("llama3:8b-instruct-q8_0", "Q8_0"), ("llama3:8b-instruct-fp16", "F16"), ("qwen3:30b-a3b-q4_K_M", "Q4_K_M"),
+        ("llama3.2:1b", "Q8_0"), ("llama3.2:3b", "Q4_K_M"), ("llama3.2:1b-instruct-q4_K_M", "Q4_K_M"), ("gemma3:270m", "Q8_0"),
         ("user/llama3:8b", "Q4_0"), ("mistral:7b-instruct-v0.3-q2_K", "Q2_K"),
     ],
 )  # fmt: skip
 def test_a_tags_format(tag: str, format: str) -> None:
     assert tag_format(tag) == format
+
+
+_LIBRARY, _TAGS = (
+    list(csv.DictReader((ROOT / name).read_text(encoding="utf-8").splitlines())) for name in ("ollama_library.csv", "ollama_tags.csv")
+)
+#: "4.7 GB (id)" in a source: what was seen of the tag's size.
+_SIZE = re.compile(r"([\d.]+) (GB|MB)\b")
+VERIFIED = [row for row in _LIBRARY if row["status"] == "verified" and _SIZE.search(row["source"])]
+
+
+def test_rows_of_tags_say_how_they_are_known() -> None:
+    for row in (*_LIBRARY, *_TAGS):
+        assert row["status"] in ("verified", "recalled") and row["source"] and find_format(row["format"])
+        assert ("recalled" in row["source"]) or row["status"] == "verified", row
+    assert len(VERIFIED) > 25
+    assert all(row["format"] == tag_format(row["tag"]) for row in _LIBRARY)
+
+
+@pytest.mark.parametrize("row", VERIFIED, ids=[row["tag"] for row in VERIFIED])
+def test_the_size_seen_is_that_of_the_format(row: dict[str, str]) -> None:
+    """Of the usual formats the row's gives the size nearest to what `ollama list` or the README shows."""
+    number, unit = _SIZE.search(row["source"]).groups()  # type: ignore[union-attr]
+    seen = float(number) * (1e9 if unit == "GB" else 1e6)
+    model = vp.load(row["model"])
+    tower = 2 * (model.parameters.vision + model.parameters.projector) if "with its tower" in row["source"] else 0
+    sizes = {kind: file_weights(model, for_engine(find_format(kind), "ollama")).file + tower for kind in {row["format"], *KINDS}}
+    assert min(sizes, key=lambda kind: abs(sizes[kind] - seen)) == row["format"]
+    assert seen * 0.95 < sizes[row["format"]] < seen * 1.06 + 5e8 * (seen >= 1e10)  # whole GB are cut, not rounded
+
+
+KINDS = ("Q4_0", "Q4_K_M", "Q8_0", "F16")

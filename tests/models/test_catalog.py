@@ -121,7 +121,7 @@ def test_a_family_of_many_is_not_guessed_at() -> None:
         ("llama3:8b", "Q4_0"),
         ("llama3.1:8b", "Q4_K_M"),
         ("deepseek-r1:671b", "Q4_K_M"),
-        ("gpt-oss:20b", "MXFP4_MOE"),
+        ("gpt-oss:20b", "MXFP4"),
         ("qwen3:8b-q8_0", "Q8_0"),
     ],
 )

@@ -50,7 +50,7 @@ def test_memory_never_falls_along_a_row(gpu: str, engine: str) -> None:
 def test_defaults_follow_the_model() -> None:
     assert vp.table("llama3-8b", gpus="8GB").contexts == (2048, 4096, 8192)
     own = vp.table("gpt-oss-20b", gpus="16GB")
-    assert "MXFP4_MOE" in [row.format for row in own.rows]
+    assert "MXFP4" in [row.format for row in own.rows]
     weights = [row.weights for row in own.rows]
     assert weights == sorted(weights, reverse=True)
 

@@ -221,20 +221,21 @@ def _notes(model: Model, work: Work, devices: tuple[Device, ...], used: Sequence
 
 
 @lru_cache(maxsize=1)
-def _tags() -> tuple[tuple[str, str], ...]:
+def _tags() -> dict[str, str]:
     with (ROOT / "ollama_tags.csv").open(encoding="utf-8", newline="") as file:
-        return tuple((row["name"], row["format"]) for row in csv.DictReader(file))
+        return {row["name"]: row["format"] for row in csv.DictReader(file)}
 
 
 def tag_format(tag: str) -> str:
-    """The number format of an Ollama tag: what its name says (`…-q8_0`, `…-fp16`), else what its family is built with."""
+    """The number format of an Ollama tag: what its name says (`…-q8_0`, `…-fp16`), else what this tag or its family is built with."""
     name, _, variant = tag.lower().rpartition("/")[2].partition(":")
     for part in variant.split("-"):
         if part.startswith("iq") or (part.startswith("q") and part[1:2].isdigit()):
             return part.upper()
         if part in ("fp16", "f16", "bf16"):
             return "BF16" if part == "bf16" else "F16"
-    return next((format for family, format in _tags() if name == family), "Q4_K_M")
+    known = _tags()
+    return known.get(f"{name}:{variant.split('-')[0]}") or known.get(name, "Q4_K_M")
 
 
 def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation) -> Allocation:
