@@ -34,7 +34,7 @@ from .results import (
 from .suggest import offload_notes, suggestions
 from .units import MIB, format_gib
 
-__all__ = ["max_context", "max_sequences", "plan"]
+__all__ = ["engine_on", "max_context", "max_sequences", "named_machine", "plan"]
 
 #: Less than this share of the usable memory left over is called tight: a desktop or a second program takes as much.
 TIGHT_SHARE: Final = 0.04
@@ -74,9 +74,8 @@ def plan(
     Raises UsageError for values that cannot be meant, ModelError where the model cannot be had, HubError,
     FormatError, HardwareError.
     """
-    machine = _machine(gpus)
-    if any(device.vendor == "CPU" for device in machine.devices):
-        engine = _on_processor(engine)
+    machine = named_machine(gpus)
+    engine = engine_on(machine.devices, engine)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     work, notes = make_work(
         loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=engine, sequences=sequences, kv_type=kv_type,
@@ -146,7 +145,8 @@ def max_sequences(model: Model | str, **request: Any) -> int | None:
     return plan(model, **request).fit.max_sequences
 
 
-def _machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
+def named_machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
+    """What `plan` takes for GPUs, as devices."""
     if gpus is None:
         return Detection()
     if isinstance(gpus, Detection):
@@ -157,8 +157,10 @@ def _machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
     return this_processor() if named == "cpu" else resolve(gpus) if named == "local" else _named(gpus)
 
 
-def _on_processor(engine: str | None) -> str:
-    """The engine planned on a processor: the one whose memory is told by the same rules there."""
+def engine_on(devices: Sequence[Device], engine: str | None) -> str | None:
+    """The engine asked for; on a processor the one whose memory is told by the same rules there. Raises UsageError for another."""
+    if not any(device.vendor == "CPU" for device in devices):
+        return engine
     if engine is not None and engine_name(engine) != "transformers":
         raise UsageError(f"{engine} is not planned on a processor", "take --engine transformers, or llama.cpp with --set backend=cpu")
     return "transformers"

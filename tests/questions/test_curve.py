@@ -69,3 +69,10 @@ def test_an_end_far_away_is_left_outside_and_a_wrong_context_refused() -> None:
     assert far.max_context is not None and far.points[-1].context < far.max_context
     with pytest.raises(vp.UsageError):
         vp.context_curve("llama3-8b", contexts="long", gpus="8GB", offline=True)
+
+
+def test_a_processor_is_a_machine_too() -> None:
+    curve = vp.context_curve("qwen3-0.6b", gpus="cpu", offline=True)
+    assert curve.engine == "transformers" and curve.limit and vp.table("qwen3-0.6b", gpus="cpu", offline=True).engine == "transformers"
+    with pytest.raises(vp.UsageError, match="processor"):
+        vp.context_curve("qwen3-0.6b", gpus="cpu", engine="vllm", offline=True)

@@ -20,6 +20,7 @@ from ..models.architecture import Architecture
 from ..models.catalog import CatalogRow, list_models
 from ..models.loading import load_row
 from ..models.model import Model
+from ..planner import engine_on
 from ..request import DEFAULT_CONTEXT, make_work, own_format
 from ..results import EstimatedRate, Verdict
 from ..units import parse_tokens
@@ -113,7 +114,7 @@ def models_for(
     rows = list_models(query)
     if not rows:
         raise UnknownNameError(f"no model has {query[:60]!r} in its name", "see them all with: vram-plan models")
-    name = said_engine(engine) or ("ollama" if about.gpus == 1 else "vllm")
+    name = said_engine(engine_on(machine.devices, engine)) or ("ollama" if about.gpus == 1 else "vllm")
     tokens = DEFAULT_CONTEXT if context is None else parse_tokens(context)
     work = _work(rows[0], name, tokens, sequences, kv_type)
     wanted = None if quants is None else parse_formats(quants, name)

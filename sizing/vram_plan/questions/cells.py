@@ -10,10 +10,10 @@ from typing import Any, Final
 from ..engines import Allocation, Work, engine_module, engine_name
 from ..errors import UsageError
 from ..formats import Format, find_format, for_engine
-from ..hardware import Detection, Device, local_devices, resolve
+from ..hardware import Detection, Device, local_devices
 from ..inverse import rooms_of
 from ..models.model import Model
-from ..planner import verdict_of
+from ..planner import named_machine, verdict_of
 from ..request import own_format
 from ..results import Note, SpeedEstimate, Verdict
 from ..units import parse_tokens
@@ -103,16 +103,7 @@ def _cell(work: Work, devices: tuple[Device, ...], found: Allocation) -> Cell:
 
 def machine_of(gpus: str | Sequence[Device] | Detection | None) -> Detection:
     """As `plan` takes it; None is this machine's GPUs, or none with the reason."""
-    if gpus is None:
-        return local_devices()
-    if isinstance(gpus, str):
-        return _named(gpus) if gpus.strip().lower() != "local" else resolve(gpus)
-    return gpus if isinstance(gpus, Detection) else Detection(tuple(gpus))
-
-
-@lru_cache(maxsize=1024)
-def _named(gpus: str) -> Detection:
-    return resolve(gpus)
+    return local_devices() if gpus is None else named_machine(gpus)
 
 
 @lru_cache(maxsize=256)

@@ -11,6 +11,7 @@ from ..hardware import Detection, Device
 from ..inverse import longest_context, rooms_of
 from ..models.loading import load
 from ..models.model import Model
+from ..planner import engine_on
 from ..request import make_work
 from .cells import machine_of, parse_contexts
 
@@ -85,6 +86,7 @@ def context_curve(
     where the time goes at the planned one. Else as `plan`, but that no `gpus` are this machine's."""
     machine = machine_of(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
+    request["engine"] = engine_on(machine.devices, request.get("engine"))
     work, _ = make_work(loaded, len(machine.devices), **request)
     devices = machine.devices
     longest = longest_context(loaded, work, devices) if devices else None

@@ -13,6 +13,7 @@ from ..hardware import Detection, Device
 from ..inverse import longest_context
 from ..models.loading import load
 from ..models.model import Model
+from ..planner import engine_on
 from ..request import make_work
 from .cells import (
     Cell,
@@ -87,7 +88,7 @@ def table(
     machine = machine_of(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     spans = usual_contexts(loaded) if contexts is None else parse_contexts(contexts)
-    name = said_engine(engine)
+    name = said_engine(engine_on(machine.devices, engine))
     first = _telling_format(quants, name, len(machine.devices))
     work, notes = make_work(
         loaded, len(machine.devices), context=spans[-1], bits=None, quant=first, engine=name, sequences=sequences, kv_type=kv_type,
