@@ -25,6 +25,7 @@ from vram_plan_data import ROOT
 
 DATA = Path(__file__).parent.parent / "data"
 CASES = [json.loads(line) for line in (DATA / "vllm_weights.jsonl").read_text("utf-8").splitlines()][1:]
+EXPERTS = [json.loads(line) for line in (DATA / "vllm_experts.jsonl").read_text("utf-8").splitlines()][1:]
 EVERY_LAYER = range(1 << 20)
 #: Its 4-bit rows quantise SigLIP too, which no such checkpoint does; vLLM then refuses every split.
 TOWER_IN_4_BITS = ("google/gemma-3-27b-it", ("AWQ", "W4A16"))
@@ -80,6 +81,17 @@ def test_every_rank_of_the_grid(folder: Path) -> None:
     assert not wrong
     assert total > 900
     assert equal > total / 2
+
+
+@pytest.mark.parametrize("case", EXPERTS, ids=lambda case: case["model"])
+def test_expert_and_data_parallel_ranks_to_the_byte(case: dict[str, Any], tmp_path: Path) -> None:
+    """10 experts over 4 ranks, copies with and without expert parallelism, shared experts; Whisper's encoder and decoder."""
+    (tmp_path / "config.json").write_text(json.dumps(case.get("config")))
+    found = vp.load(str(tmp_path / "config.json") if "config" in case else case["model"], offline=True)
+    for tp, rank, expert_parallel, copies, parameters in case["rows"]:
+        asked = work(found, "BF16", expert_parallel=expert_parallel, options=(("data_parallel", copies),) if copies > 1 else ())
+        assert rank_weights(found, asked, tp, 1, rank).parameter_bytes == parameters, (tp, rank, expert_parallel, copies)
+        assert refusal(found, asked, tp, 1) is None
 
 
 def test_what_vllm_refused_is_refused_and_nothing_else(folder: Path) -> None:
@@ -248,7 +260,7 @@ def test_every_class_row_is_whole() -> None:
         assert row["source"], row
         assert row["embedding"] in ("", "every", "first+last"), row
         assert row["head"] in ("", "every", "last"), row
-        assert set(row["tower"].split()) <= {"whole", "divides", "attention", "projector", "feature", "mlp"}, row
+        assert set(row["tower"].split()) <= {"whole", "divides", "attention", "projector", "feature", "mlp", "embedding"}, row
         assert set(row["router"].split()) <= {"fp32", "quantised", "bias"}, row
 
 

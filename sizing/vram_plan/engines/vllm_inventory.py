@@ -29,7 +29,7 @@ def vllm_tensors(model: Model, format: Format) -> tuple[Tensor, ...]:
     tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
     if not own and format.family == "scheme":
         tensors = tuple(replace(t, stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
-    return (*tensors, *_missing_v(tensors), *_missing_biases(model, kind, tensors))
+    return (*tensors, *_missing_v(tensors), *_missing_k_biases(tensors), *_missing_biases(model, kind, tensors))
 
 
 def _without_exceptions(tensor: Tensor, format: Format, kind: VllmClass) -> bool:
@@ -53,6 +53,15 @@ def _missing_v(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
     for tensor in tensors:
         if tensor.role == "attn_k" and tensor.part == "text" and tensor.layer not in with_v:
             yield replace(tensor, role="attn_v")
+
+
+def _missing_k_biases(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
+    """Where Q has a bias K has one too, as the three are one matrix (Whisper's K has none in its checkpoint)."""
+    biases = {(t.role, t.layer) for t in tensors if t.role.endswith(("attn_q.bias", "attn_k.bias"))}
+    for tensor in tensors:
+        query = (f"{tensor.role.removesuffix('k')}q.bias", tensor.layer)
+        if tensor.role.endswith("attn_k") and query in biases and (f"{tensor.role}.bias", tensor.layer) not in biases:
+            yield Tensor(f"{tensor.role}.bias", tensor.layer, tensor.shape[:1], part=tensor.part)
 
 
 def _missing_biases(model: Model, kind: VllmClass, tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:

@@ -87,6 +87,11 @@ class _Cut:
     experts: int
     expert_tp: int
 
+    @property
+    def spread(self) -> bool:
+        """Whether ranks part the tokens between them for the experts, the shared ones too (`use_sequence_parallel_moe`)."""
+        return bool(self.experts) and self.expert_tp > self.tp > 1
+
 
 @lru_cache(maxsize=1024)
 def _stage_sums(model: Model, format: Format, cut: _Cut, padding: tuple[int, int], kernels: tuple[Loading, bool]) -> _Sums:
@@ -118,8 +123,10 @@ def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tup
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, cut.pp, cut.stage, model.tied_embeddings):
             continue
         routed = tensor.experts > 1
-        whole = _uncut(tensor, kind, model, cut.tp) or (routed and cut.experts)
+        whole = _uncut(tensor, kind, model, cut.tp) or (routed and cut.experts) or (cut.spread and tensor.role.endswith("_shexp"))
         shape = local_shape(tensor, 1 if whole else cut.expert_tp if routed else cut.tp, heads.get(tensor.layer, LayerHeads()))
+        if tensor.role == "token_embd" and "embedding" in kind.tower:
+            shape = tensor.shape
         if routed and cut.experts:
             shape = (min(cut.experts, shape[0]), *shape[1:])
         yield tensor, shape, _bytes(tensor, shape, kind, padding, stacks.get(tensor.layer, ""))
