@@ -178,6 +178,28 @@ def test_sglang() -> None:
     assert hybrid["state", 0] / GIB == pytest.approx(2.77) and hybrid["weights", 0] / GIB == pytest.approx(5.98)
 
 
+def test_sglang_of_2026() -> None:
+    """sgl-project/sglang PR #29853's log, a public one with a draft (text-index id 69412325477), and one of two pipeline stages."""
+    lines = [
+        "[2026-07-01 15:19:55 TP1] KV Cache is allocated. dtype: torch.bfloat16, #tokens: 387968, K size: 5.92 GB, V size: 5.92 GB",
+        "[2026-09-11 23:34:13 TP0 EP0] Load weight begin. avail mem=111.47 GB",
+        "[2026-09-11 23:43:15 TP0 EP0] Load weight end. elapsed=541.76 s, type=DeepseekV4ForCausalLM, quant=fp8, avail mem=17.47 GB, "
+        "mem usage=94.00 GB.",
+        "[2026-09-11 23:44:38 TP0 EP0] Load weight begin. avail mem=17.54 GB",
+        "[2026-09-11 23:45:53 TP0 EP0] Load weight end. elapsed=74.58 s, type=DSpark, avail mem=14.74 GB, mem usage=2.80 GB.",
+        "[2026-09-11 23:46:44 TP0 EP0] Capture target verify CUDA graph end. elapsed=13.48 s, mem usage=0.58 GB, avail mem=7.62 GB.",
+        "[2026-09-11 23:46:49 TP0 EP0] max_total_num_tokens=2999808, chunked_prefill_size=1024, max_running_requests=4, context_len=1048576",
+        "[2026-10-01 00:00:00 TP1 PP1] Memory pool end. avail mem=9.90 GB", "server_args=ServerArgs(tp_size=2, pp_size=2, page_size=64)",
+    ]  # fmt: skip
+    seen = observe_lines(lines, "a log")
+    found = {(f.name, f.place): round(f.value / GIB, 2) for f in seen.figures if f.unit == "bytes"}
+    assert found == {("kv_cache", 1): 11.84, ("free_before", 0): 111.47, ("weights", 0): 94.0, ("draft_weights", 0): 2.8,
+                     ("cuda_graphs", 0): 0.58, ("reserve", 3): 9.9}  # fmt: skip
+    assert {s.name: s.value for s in seen.settings} == {
+        "context": 1048576, "max_num_batched_tokens": 1024, "tensor_parallel": 2, "pipeline_parallel": 2, "block_size": 64,
+    }  # fmt: skip
+
+
 def test_ollama() -> None:
     found = read_log(str(LOGS / "ollama_0.33_ministral-3b_cpu.log"), 26, 3072)
     assert (found.engine, found.version) == ("ollama", "0.33.2") and found.facts["name"] == "ministral-3B-Instruct-2512"

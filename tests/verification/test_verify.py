@@ -140,6 +140,7 @@ def test_formats_and_caches_of_the_log() -> None:
     asked = reconciled(vp.load("llama3-8b"), seen, {"bits": 4, "kv_type": "f16"}, _machine("RTX 4090"))
     assert (asked.plan.request.quant, asked.plan.request.kv_type_k) == ("Q4_K_M", "f16")
     assert [s.name for s in asked.settings if not s.taken] == ["kv_type_k"]
+    assert "the engine's file is Q6_K, the plan's format Q4_K_M" in asked.notes
 
 
 def test_a_backend_the_card_does_not_tell_is_taken_over() -> None:

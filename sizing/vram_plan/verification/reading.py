@@ -33,7 +33,7 @@ class Limits:
     """Bounds of one reading: bytes and lines in all, characters kept of a line, seconds in all and without anything new."""
 
     def __init__(
-        self, max_bytes: int = 256 << 20, max_lines: int = 4_000_000, max_line: int = 32_768, seconds: float = 60.0, idle: float = 5.0
+        self, max_bytes: int = 256 << 20, max_lines: int = 4_000_000, max_line: int = 32_768, seconds: float = 30.0, idle: float = 5.0
     ) -> None:
         self.max_bytes, self.max_lines, self.max_line, self.seconds, self.idle = max_bytes, max_lines, max_line, seconds, idle
 

@@ -128,7 +128,9 @@ def _mismatch(plan: Plan, seen: Observation) -> list[str]:
         if isinstance(theirs, int) and abs(theirs - ours) > apart and not padded:
             found.append(f"{name.replace('_', ' ')} {theirs:,} (the plan's model: {ours:,})")
     named = seen.facts.get("name")
-    return [f"this looks like another model{f' ({named})' if named else ''}: {', '.join(found)}"] if found else []
+    quant = next((item.value for item in seen.settings if item.name == "quant"), plan.request.quant)
+    file = [f"the engine's file is {quant}, the plan's format {plan.request.quant}"] if quant != plan.request.quant else []
+    return [*file, f"this looks like another model{f' ({named})' if named else ''}: {', '.join(found)}"] if found else file
 
 
 def _contradictions(settings: tuple[Setting, ...]) -> list[str]:

@@ -50,7 +50,7 @@ _COMMAND: Final = re.compile(r"vllm serve (.*)")
 #: What a line of its own begins with.
 _PREFIX: Final = re.compile(r"\b(?:INFO|WARNING|ERROR|DEBUG)\b|pid=\d|%\|")
 _MOST_ARGUMENTS: Final = 30_000
-_RANK: Final = re.compile(r"(?:PP(\d{1,3}))?_?TP(\d{1,3})")
+_RANK: Final = re.compile(r"(?:PP(\d{1,3})_)?(?<![A-Za-z])TP(\d{1,3})")
 _LENGTH: Final = re.compile(r"Using max model len (\d{1,9})|Maximum concurrency for ([\d,]{1,12}) tokens")
 _BATCH: Final = re.compile(r"max_num_batched_tokens=(\d{1,9})")
 _UTILIZATION: Final = re.compile(r"gpu-memory-utilization(?:=| from )(\d?\.\d{1,6})|gpu_memory_utilization \((\d?\.\d{1,6})\)")
