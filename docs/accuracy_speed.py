@@ -9,7 +9,8 @@ __all__ = ["speed_section"]
 _INTRO = """\
 Each line is about GPUs the constants had not seen: one GPU at a time was left out, the constants were fitted to all others, and
 its measurements were estimated (of servers also one model at a time). Error is |estimated rate ÷ measured rate − 1|. *Naive* is
-bandwidth ÷ bytes of the file. *Inside* is the share of the measurements within the stated range, whose ends are the 5th and 95th percentile of the same errors.
+bandwidth ÷ bytes of the file. *Inside* is the share of the measurements within the stated range, whose ends are the 5th and 95th
+percentile of the same errors.
 LocalScore and Ollama rows are copies of scoreboards, some of throttled or mislabelled machines: they count a third in the fit.
 """
 _AFTER = """\
