@@ -164,7 +164,6 @@ def test_a_mixture_pays_for_its_experts_launches():
     assert step_s(a_profile()) - step_s(without) == pytest.approx(32 * 80e-6)
 
 
-@settings(deadline=None)
 @settings(max_examples=25, deadline=None)
 @given(st.floats(1e10, 1e13), st.floats(1.01, 3.0))
 def test_more_bandwidth_is_never_slower(rate: float, more: float):
