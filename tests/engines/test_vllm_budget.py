@@ -269,3 +269,54 @@ def test_one_token_more_than_the_longest_does_not_fit(name: str, gpu: str, kv: s
     if longest:
         assert vp.plan(name, context=longest, **asked).fit.verdict != "does_not_fit"
     assert vp.plan(name, context=longest + 1, **asked).fit.verdict == "does_not_fit"
+
+
+NAMES = st.sampled_from(["llama3-8b", "gpt-oss-20b", "google/gemma-3-27b-it", "qwen3-30b-a3b", "deepseek-ai/DeepSeek-V2-Lite", "lfm2-1.2b"])
+
+
+def need(name: str, **asked: Any) -> int:
+    """Bytes of all terms where no GPU is named: what the work takes."""
+    return sum(term.bytes for device in vp.plan(name, engine="vllm", offline=True, **asked).devices for term in device.terms)
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    name=NAMES, context=st.integers(1, 100_000), more=st.integers(0, 30_000), sequences=st.integers(1, 30), others=st.integers(0, 30),
+    kv=st.sampled_from(["bf16", "fp8"]),
+)  # fmt: skip
+def test_memory_never_falls_when_more_is_asked(name: str, context: int, more: int, sequences: int, others: int, kv: str) -> None:
+    little = need(name, context=context, sequences=sequences, kv_type=kv)
+    assert need(name, context=context + more, sequences=sequences, kv_type=kv) >= little
+    assert need(name, context=context, sequences=sequences + others, kv_type=kv) >= little
+
+
+@settings(max_examples=15, deadline=None)
+@given(name=st.sampled_from(["llama3-8b", "google/gemma-3-27b-it", "qwen3-30b-a3b"]), context=st.integers(1, 100_000))
+def test_memory_never_falls_with_bits(name: str, context: int) -> None:
+    sums = [need(name, context=context, quant=quant) for quant in ("AWQ", "FP8", "BF16")]
+    assert sums == sorted(sums)
+
+
+@settings(max_examples=15, deadline=None)
+@given(name=NAMES, split=st.sampled_from([(2, 1), (4, 1), (1, 2), (2, 2)]), copies=st.sampled_from([1, 2]))
+def test_ranks_together_hold_the_model_and_more_gpus_never_hold_less(name: str, split: tuple[int, int], copies: int) -> None:
+    tp, pp = split
+    alone = vp.plan(name, engine="vllm", gpus="H100", context=512, offline=True)
+    options = {"data_parallel": copies} if copies > 1 else {}
+    plan = vp.plan(
+        name, engine="vllm", gpus=f"{tp * pp * copies}x H100", context=512, tensor_parallel=tp, pipeline_parallel=pp, options=options,
+        offline=True,
+    )  # fmt: skip
+    if plan.fit.verdict == "does_not_fit":  # an illegal split
+        assert any("would not start" in note.text for note in plan.notes)
+        return
+    assert plan.memory.weights >= alone.memory.weights - (64 << 20)  # rounding of large tensors aside
+    assert (plan.fit.max_context or 0) >= (alone.fit.max_context or 0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(name=st.sampled_from(["llama3-8b", "gpt-oss-20b", "google/gemma-3-27b-it"]), steps=st.integers(1, 200))
+def test_the_cache_grows_evenly_once_every_window_is_full(name: str, steps: int) -> None:
+    past = 65_536  # beyond the windows and the tokens in flight
+    sizes = [need(name, context=past + 16 * 16 * n) for n in (0, steps, 2 * steps)]
+    assert sizes[2] - sizes[1] == sizes[1] - sizes[0] > 0
