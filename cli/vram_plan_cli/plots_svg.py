@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from .plots import Bars, Chart, Point, above, any_of, ticks
+from .plots import Bar, Bars, Chart, Point, above, any_of, ticks
 
 __all__ = ["COLOURS", "bars_svg", "chart_svg", "svg_style"]
 
@@ -25,6 +25,8 @@ COLOURS: Final = {
 _PARTS: Final = 8
 _LINE: Final = 20
 _AROUND: Final = 14
+#: A letter's width at most, on average, in 13 px.
+_LETTER: Final = 7.6
 
 
 def svg_style() -> str:
@@ -163,7 +165,7 @@ def _legend(keys: Iterable[_Key], y: float, width: int) -> tuple[list[str], int]
     body: list[str] = []
     x, lines = 0.0, 1
     for css, words in keys:
-        wide = 28 + 7.6 * len(words)
+        wide = 28 + _LETTER * len(words)
         if x > 0 and x + wide > width:
             x, y, lines = 0.0, y + _LINE, lines + 1
         body += [_sample(css, x, y), _text(x + 20, y, words)]
@@ -181,19 +183,25 @@ def _sample(css: str, x: float, y: float) -> str:
 
 def bars_svg(bars: Bars, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The bars one below the other, each under its label."""
-    heading = 28 if alone else 0
     body = [_text(0, 14, bars.title)] if alone else []
-    names = bars.names
-    for row, bar in enumerate(bars.bars):
-        y = heading + 18 + 52 * row
-        x, whole = 0.0, (bar.scale or sum(value for _, value in bar.parts)) or 1.0
-        body += [_text(x, y, bar.label), _text(width, y, bar.text, "end", "quiet")]
-        body.append(f'<rect x="0" y="{y + 8}" width="{width}" height="22" class="free"/>')
-        for name, value in bar.parts:
-            wide = (width) * min(value / whole, 1 - x / (width))
-            if name in names and wide > 0:
-                body.append(f'<rect x="{_n(x)}" y="{y + 8}" width="{_n(wide)}" height="22" class="part p{names.index(name) % _PARTS}"/>')
-            x += wide
-    top = heading + 18 + 52 * len(bars.bars)
-    legend, lines = _legend([(f"part p{i % _PARTS}", name) for i, name in bars.keys], top + 2, width)
-    return _document(width, top + 8 + _LINE * lines - 8, bars.title, bars.summary, [*body, *legend], alone, css)
+    y = 46 if alone else 18
+    for bar in bars.bars:
+        shapes, y = _bar(bar, bars.names, y, width)
+        body += shapes
+    legend, lines = _legend([(f"part p{i % _PARTS}", name) for i, name in bars.keys], y + 2, width)
+    return _document(width, y + _LINE * lines, bars.title, bars.summary, [*body, *legend], alone, css)
+
+
+def _bar(bar: Bar, names: Sequence[str], y: int, width: int) -> tuple[list[str], int]:
+    """One bar at this height, and where the next may be: what it sums to stands beside its label, or below where both are long."""
+    below = _LINE if _LETTER * (len(bar.label) + len(bar.text) + 2) > width else 0
+    shapes = [_text(0, y, bar.label), _text(0 if below else width, y + below, bar.text, "start" if below else "end", "quiet")]
+    y += below
+    shapes.append(f'<rect x="0" y="{y + 8}" width="{width}" height="22" class="free"/>')
+    whole, x = (bar.scale or sum(value for _, value in bar.parts)) or 1.0, 0.0
+    for name, value in bar.parts:
+        wide = min(width * value / whole, width - x)
+        if wide > 0:
+            shapes.append(f'<rect x="{_n(x)}" y="{y + 8}" width="{_n(wide)}" height="22" class="part p{names.index(name) % _PARTS}"/>')
+        x += wide
+    return shapes, y + 52

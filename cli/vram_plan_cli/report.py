@@ -120,11 +120,12 @@ def _device_bar(plan: Plan, i: int) -> Bar:
     sizes = {group: 0.0 for group, *_ in GROUPS}
     for term in device.terms:
         sizes[term.group] += term.bytes / _GIB
-    free = f" of {format_gib(device.available)} free" if device.usable else ""
+    over = device.used - device.available
+    rest = f": {format_gib(over)} more than is free" if over > 0 else f" of {format_gib(device.available)} free"
     label = f"GPU {device.index}: {device_name(device.name)}" if len(plan.devices) > 1 else device_name(device.name) or "GPU"
     scale = max(device.available, device.used) / _GIB
     parts = tuple((name, sizes[group]) for group, _, _, name in GROUPS)
-    return Bar(label, parts, f"{format_gib(device.used)}{free}", scale)
+    return Bar(label, parts, format_gib(device.used) + (rest if device.usable else ""), scale)
 
 
 def _terms(plan: Plan, i: int) -> Html:

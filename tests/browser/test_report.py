@@ -95,11 +95,16 @@ function measure(frame) {
       return b.x < box.x - 1 || b.x + b.width > box.x + box.width + 1 || b.y < box.y - 1 || b.y + b.height > box.y + box.height + 1;
     }).map(t => t.textContent);
   });
+  const crossed = [...page.querySelectorAll("svg")].filter(s => s.getClientRects().length).flatMap(s => {
+    const boxes = [...s.querySelectorAll("text")].map(t => [t.getBBox(), t.textContent]);
+    return boxes.flatMap(([a, one], i) => boxes.slice(i + 1).filter(([b]) => a.x < b.x + b.width - 1 && b.x < a.x + a.width - 1
+      && a.y < b.y + b.height - 3 && b.y < a.y + a.height - 3).map(([_, other]) => one + " / " + other));
+  });
   const outside = [...page.querySelectorAll("main *")].filter(e => e.getClientRects().length && !e.closest("svg")
     && e.getBoundingClientRect().right > root.clientWidth + 1).map(e => e.tagName + ": " + e.textContent.slice(0, 60));
   const small = [...page.querySelectorAll("svg text")].filter(t => t.getClientRects().length)
     .map(t => parseFloat(getComputedStyle(t).fontSize) * t.getScreenCTM().a).filter(size => size < 10.5);
-  found.push({width: root.clientWidth, scroll: root.scrollWidth, texts, outside, small: small.length,
+  found.push({width: root.clientWidth, scroll: root.scrollWidth, texts, outside, crossed, small: small.length,
     drawings: [...page.querySelectorAll("svg")].filter(s => s.getClientRects().length).length});
   document.getElementById("found").textContent = JSON.stringify(found);
 }
@@ -125,7 +130,7 @@ def test_nothing_reaches_out_of_the_page(pages: dict[str, Path], tmp_path: Path,
     assert sorted(row["width"] for row in found) == list(WIDTHS)  # type: ignore[type-var]
     for row in found:
         assert row["scroll"] == row["width"], row
-        assert row["texts"] == [] and row["outside"] == [] and row["small"] == 0, row
+        assert row["texts"] == [] and row["outside"] == [] and row["crossed"] == [] and row["small"] == 0, row
         assert row["drawings"] in (2, 3), row
 
 
