@@ -78,6 +78,7 @@ def verify(
     """Hold a plan against what an engine really did, line by line; what the engine runs with is taken over unless given here."""
     import vram_plan as vp
 
+    from .progress import after_a_second
     from .verify_screen import print_reconciliation
 
     request: dict[str, Any] = {
@@ -86,7 +87,10 @@ def verify(
         "offload": offload, "options": parse_settings(setting or []),
     }  # fmt: skip
     loaded = load_model(model, offline)
-    answer = vp.verify(loaded, against, measure=measure, save=save, timeout_s=timeout, api_key=api_key, **request)
+    with after_a_second("reading" if not measure else "measuring") as progress:
+        answer = vp.verify(
+            loaded, against, measure=measure, save=save, timeout_s=timeout, api_key=api_key, progress=progress, **request
+        )
     print_reconciliation(answer, tolerance / 100, "json" if json else "", width, quiet)
     if check and not answer.within(tolerance / 100):
         raise typer.Exit(1)

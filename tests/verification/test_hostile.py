@@ -142,3 +142,11 @@ def test_shuffled_and_spoilt_lines(lines: list[str], data: st.DataObject) -> Non
 def _spoil(line: str, data: st.DataObject) -> str:
     at = data.draw(st.integers(0, max(len(line) - 1, 0)))
     return line[:at] + data.draw(st.sampled_from(["", "9", "-", ".", "0", "999999", "é", "\t"])) + line[at + 1 :]
+
+
+def test_progress_counts_bytes_and_seconds(tmp_path: Path) -> None:
+    path = tmp_path / "long.log"
+    path.write_text("load_tensors:        CUDA0 model buffer size = 4403.49 MiB\n" * 5000)
+    told: list[tuple[int, int]] = []
+    vp.verify("llama3-8b", str(path), gpus="RTX 4090", progress=lambda done, total: told.append((done, total)))
+    assert told == sorted(told) and told[-1] == (path.stat().st_size,) * 2 and len(told) > 2

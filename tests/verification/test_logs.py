@@ -188,7 +188,7 @@ def test_sglang_of_2026() -> None:
         "[2026-09-11 23:44:38 TP0 EP0] Load weight begin. avail mem=17.54 GB",
         "[2026-09-11 23:45:53 TP0 EP0] Load weight end. elapsed=74.58 s, type=DSpark, avail mem=14.74 GB, mem usage=2.80 GB.",
         "[2026-09-11 23:46:44 TP0 EP0] Capture target verify CUDA graph end. elapsed=13.48 s, mem usage=0.58 GB, avail mem=7.62 GB.",
-        "[2026-09-11 23:46:49 TP0 EP0] max_total_num_tokens=2999808, chunked_prefill_size=1024, max_running_requests=4, context_len=1048576",
+        "[2026-09-11 23:46:49 TP0 EP0] max_total_num_tokens=2999808, chunked_prefill_size=1024, context_len=1048576",
         "[2026-10-01 00:00:00 TP1 PP1] Memory pool end. avail mem=9.90 GB", "server_args=ServerArgs(tp_size=2, pp_size=2, page_size=64)",
     ]  # fmt: skip
     seen = observe_lines(lines, "a log")
@@ -206,7 +206,9 @@ def test_ollama() -> None:
     assert found.rates[0].prompt == 871 and found.rates[0].decode_tokens_per_s == 11.64
     own = read_log(str(LOGS / "ollama_0.20_qwen2.5-coder-7b_3060.log"))
     assert own.gpus == ("NVIDIA GeForce RTX 3060",) and own.figure("kv_cache", 0).value == 1.8 * GIB
-    assert {s.name: s.value for s in own.settings} == {"sequences": 1, "context": 32768, "ubatch": 512, "quant": "Q4_K_M"}
+    assert {s.name: s.value for s in own.settings} == {
+        "sequences": 1, "context": 32768, "ubatch": 512, "batch": 512, "quant": "Q4_K_M",
+    }  # fmt: skip
 
 
 def test_a_log_without_buffers_says_how_to_get_them() -> None:

@@ -9,7 +9,7 @@ import json
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
@@ -36,6 +36,8 @@ class Server:
     base: str = ""
     timeout_s: float = 30.0
     api_key: str | None = field(default=None, repr=False)
+    #: Told the seconds waited of those there are.
+    progress: Callable[[int, int], None] | None = field(default=None, repr=False)
     _end: float = field(default=0.0, repr=False)
 
     def __post_init__(self) -> None:
@@ -49,6 +51,7 @@ class Server:
     def more_time(self, seconds: float) -> None:
         """From here on at least so many seconds."""
         self._end = max(self._end, time.monotonic() + seconds)
+        self.timeout_s = max(self.timeout_s, seconds)
 
     def ask(self, path: str, body: Any = None) -> tuple[int, bytes]:
         """The status and the body of an answer. Raises EngineError where none comes, in time, in bounds and from that host."""
@@ -94,7 +97,10 @@ class Server:
         thread = threading.Thread(target=run, daemon=True, name="vram-plan-verify")
         thread.start()
         while thread.is_alive():
-            thread.join(min(self._left(), 0.5))
+            left = self._left()
+            if self.progress is not None:
+                self.progress(round(self.timeout_s - left), round(self.timeout_s))
+            thread.join(min(left, 0.5))
         if failed:
             raise failed[0] if isinstance(failed[0], VramPlanError) else self._failure(failed[0])
         return found[0]

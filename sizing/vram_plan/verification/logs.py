@@ -9,7 +9,7 @@ from typing import Final
 from ..errors import FormatError
 from .llamacpp_log import LlamaLog
 from .ollama_log import OllamaLog
-from .reading import LIMITS, Limits, log_lines, opened_log
+from .reading import LIMITS, Limits, Progress, log_lines, opened_log
 from .sglang_log import SglangLog
 from .values import Observation
 from .vllm_log import VllmLog
@@ -21,14 +21,16 @@ _TRAFFIC: Final = ("HTTP/1.", "slot ", "update_slots", "Avg prompt throughput", 
 _WANTED = "the start-up log of llama-server (-lv 4 prints its buffers), Ollama, vLLM or SGLang belongs there"
 
 
-def read_log(name: str, layers: int | None = None, hidden_size: int | None = None, limits: Limits = LIMITS) -> Observation:
+def read_log(
+    name: str, layers: int | None = None, hidden_size: int | None = None, limits: Limits = LIMITS, progress: Progress | None = None
+) -> Observation:
     """What a log file, or standard input (`-`), says of the model with these layers and this width.
 
     Raises ModelNotFoundError where there is no such file, FormatError where no engine's figures stand in it.
     """
     where = "standard input" if name == "-" else name
     with opened_log(name) as file:
-        return observe_lines(log_lines(file, where, limits), where, layers, hidden_size)
+        return observe_lines(log_lines(file, where, limits, progress), where, layers, hidden_size)
 
 
 def observe_lines(lines: Iterable[str], source: str, layers: int | None = None, hidden_size: int | None = None) -> Observation:

@@ -118,7 +118,7 @@ def _request_settings(text: str, line: str) -> list[Seen]:
     if (fields.get("KvSize") or "").isdigit():
         found.append(Seen("context", max(int(fields["KvSize"][:12]) // parallel, 1), line))
     if (fields.get("BatchSize") or "").isdigit():
-        found.append(Seen("ubatch", int(fields["BatchSize"][:9]), line))
+        found += [Seen(name, int(fields["BatchSize"][:9]), line) for name in ("ubatch", "batch")]
     if fields.get("FlashAttention", "").lower() in ("enabled", "true", "disabled", "false"):
         found.append(Seen("flash_attn", fields["FlashAttention"].lower() in ("enabled", "true"), line))
     if kind := fields.get("KvCacheType"):

@@ -13,7 +13,7 @@ import select
 import stat
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -24,6 +24,8 @@ from ..models.files import open_regular
 __all__ = ["LIMITS", "Limits", "log_lines", "opened_log"]
 
 _CHUNK: Final = 1 << 16
+#: Told how much is done of how much.
+Progress = Callable[[int, int], None]
 _COLOURS: Final = re.compile(r"\x1b\[[0-9;?]{0,16}[A-Za-z]")
 #: A share of control characters above this in the first chunk is no text.
 _BINARY_SHARE: Final = 0.03
@@ -51,11 +53,14 @@ def opened_log(name: str) -> Iterator[IO[bytes]]:
         yield file
 
 
-def log_lines(file: IO[bytes], where: str, limits: Limits = LIMITS) -> Iterator[str]:
-    """The lines of a log without colours, each cut to `limits.max_line` characters. Raises FormatError for what is no text."""
+def log_lines(file: IO[bytes], where: str, limits: Limits = LIMITS, progress: Progress | None = None) -> Iterator[str]:
+    """The lines of a log without colours, each cut to `limits.max_line` characters. Raises FormatError for what is no text.
+
+    `progress(done, total)` is told the bytes read of those that will be.
+    """
     decoder: codecs.IncrementalDecoder | None = None
     rest, skipping, count = "", False, 0
-    for chunk in _chunks(file, limits):
+    for chunk in _chunks(file, limits, progress):
         decoder = decoder or _decoder(chunk, where)
         pieces = _ENDS.split(rest + decoder.decode(chunk))
         rest = pieces.pop()
@@ -84,9 +89,10 @@ def _clean(line: str) -> str:
     return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in _COLOURS.sub("", line))
 
 
-def _chunks(file: IO[bytes], limits: Limits) -> Iterator[bytes]:
+def _chunks(file: IO[bytes], limits: Limits, progress: Progress | None) -> Iterator[bytes]:
     started, read = time.monotonic(), 0
     waits = _may_wait(file)
+    total = 0 if waits or progress is None else min(_size(file), limits.max_bytes)
     while read < limits.max_bytes and (left := limits.seconds - (time.monotonic() - started)) > 0:
         if waits and not select.select([file], [], [], min(left, limits.idle))[0]:
             return
@@ -94,7 +100,16 @@ def _chunks(file: IO[bytes], limits: Limits) -> Iterator[bytes]:
         if not chunk:
             return
         read += len(chunk)
+        if progress is not None and total:
+            progress(read, total)
         yield chunk
+
+
+def _size(file: IO[bytes]) -> int:
+    try:
+        return os.fstat(file.fileno()).st_size
+    except (OSError, ValueError):  # held in memory
+        return 0
 
 
 def _may_wait(file: IO[bytes]) -> bool:

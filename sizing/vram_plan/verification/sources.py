@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from ..errors import UsageError
 from ..models.model import Model
+from .reading import Progress
 from .values import Observation
 
 __all__ = ["LOCAL", "observe"]
@@ -24,7 +25,7 @@ _ADDRESS: Final = re.compile(r"(?:[\w.-]{1,253}|\[[0-9a-fA-F:]{2,45}\]):\d{1,5}(
 
 def observe(
     against: str, shape: tuple[int, int], names: tuple[str, ...], *, model: Model | None, request: Mapping[str, Any], timeout_s: float,
-    api_key: str | None, measure: bool,
+    api_key: str | None, measure: bool, progress: Progress | None,
 ) -> Observation:  # fmt: skip
     """What is seen there of the model with this many layers and this width, which goes by these names."""
     driver = against == "nvml" or against.startswith("nvml:")
@@ -32,7 +33,7 @@ def observe(
     if measure and address is None:
         raise UsageError("only a running server can be measured", "give its address: --against http://127.0.0.1:8080")
     if address is not None:
-        return _server(address, names, timeout_s, api_key, measure)
+        return _server(address, names, timeout_s, api_key, measure, progress)
     if driver:
         from .driver import observe_driver
 
@@ -45,7 +46,7 @@ def observe(
         return observe_projection(model, request, timeout_s)
     from .logs import read_log
 
-    return read_log(against, *shape)
+    return read_log(against, *shape, progress=progress)
 
 
 def _address(against: str) -> str | None:
@@ -63,11 +64,14 @@ def _exists(text: str) -> bool:
         return False
 
 
-def _server(address: str, names: tuple[str, ...], timeout_s: float, api_key: str | None, measure: bool) -> Observation:
+def _server(
+    address: str, names: tuple[str, ...], timeout_s: float, api_key: str | None, measure: bool, progress: Progress | None
+) -> Observation:
     from .http import server_at
     from .servers import observe_server
 
     server = server_at(address, timeout_s, api_key)
+    server.progress = progress
     seen = observe_server(server, names)
     if not measure:
         return seen

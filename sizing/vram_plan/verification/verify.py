@@ -13,6 +13,7 @@ from ..models.model import Model
 from ..planner import plan as make_plan
 from ..results import Plan, SpeedEstimate
 from ..units import GIB
+from .reading import Progress
 from .reconcile import aligned, compared
 from .saving import plain_devices, saved
 from .settings import command_line, gpus_text, merged, planned
@@ -34,6 +35,7 @@ def verify(
     timeout_s: float = 30.0,
     api_key: str | None = None,
     offline: bool = False,
+    progress: Progress | None = None,
     **request: Any,
 ) -> Reconciliation:
     """Hold a plan against what an engine does with the model, line by line.
@@ -45,7 +47,7 @@ def verify(
     `model` is what `plan` takes, `request` its other arguments: settings found are taken over where `request` does not say
     otherwise. A finished Plan is compared as it is. `measure` runs one short generation on the server; otherwise nothing is asked
     but what it is. `save` keeps what was measured in the profile of this machine's device. `timeout_s` is for everything asked of
-    a server. No key is sent but `api_key`.
+    a server. No key is sent but `api_key`. `progress(done, total)` is told bytes of a log, or seconds of waiting.
 
     Raises UsageError, ModelError, FormatError (a log or reply that is not understood), HardwareError, EngineError (no answer).
     """
@@ -55,7 +57,7 @@ def verify(
         m = model.model
         seen = observe(
             against, (m.layers, m.hidden_size), (m.name,), model=None, request={"engine": model.request.engine}, timeout_s=timeout_s,
-            api_key=api_key, measure=measure,
+            api_key=api_key, measure=measure, progress=progress,
         )  # fmt: skip
         asked, settings = planned(model, seen)
         cards = gpus_text(tuple(device.name for device in model.devices if device.usable))
@@ -63,8 +65,9 @@ def verify(
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     a, names = loaded.architecture, (loaded.reference, loaded.name, loaded.ollama_tag or "")
     seen = observe(
-        against, (a.layers, a.hidden_size), names, model=loaded, request=request, timeout_s=timeout_s, api_key=api_key, measure=measure
-    )
+        against, (a.layers, a.hidden_size), names, model=loaded, request=request, timeout_s=timeout_s, api_key=api_key, measure=measure,
+        progress=progress,
+    )  # fmt: skip
     machine, gpus = _machine(request.get("gpus"), seen)
     found = reconciled(loaded, seen, request, plain_devices(machine) if save else machine, gpus)
     return replace(found, saved=saved(found, seen, machine)) if save else found
