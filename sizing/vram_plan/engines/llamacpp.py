@@ -10,11 +10,10 @@ from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Final
 
-from ..formats.storage import storage_bytes
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import Term
-from ..units import MIB, format_gib
+from ..units import format_gib
 from ..values import Same
 from .base import Allocation, Work
 from .llamacpp_cells import Context, KvGroup, cache_layers, kv_groups, state_elements
@@ -24,6 +23,7 @@ from .llamacpp_placement import HOST, FileWeights, Placement, file_weights, plac
 from .llamacpp_run import PIPELINE_COPIES, Run, compute_why, host_why, kv_why, state_why, visiting, weights_why
 from .llamacpp_settings import OPTIONS, Settings, runtime_of, settings_of
 from .llamacpp_tape import padded
+from .llamacpp_towers import tower_terms
 from .measured import measured_runtime
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
@@ -31,8 +31,6 @@ __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "l
 DEFAULT_KV: Final = "f16"
 #: A context holds no more sequences than this (src/llama-cparams.h, LLAMA_MAX_SEQ).
 MAX_SEQUENCES: Final = 256
-#: Compute buffer of a vision tower at 1472 × 1472 pixels (llama.cpp's log of Qwen3.6-27B's projector).
-MMPROJ_COMPUTE: Final = 248 * MIB
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,7 +177,7 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
     layers, last, weights = placement.layers_on(device), placement.output == device, file_weights(model, format.value)
     size = _weights(weights, placement, layers, last)
     term = Term("weights", size, weights.basis, weights_why(format.value.name, weights, placement, layers, last), "weights")
-    towers = _mmproj(model) if device == 0 and s.mmproj else ()
+    towers = tower_terms(model) if device == 0 and s.mmproj else ()
     groups = kv_groups(model, layers, (kv_k, kv_v), s.flash, s.backend in ("cuda", "rocm"))
     return Share(layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
 
@@ -257,21 +255,6 @@ def _runtime(key: Same) -> Term:
     return Term("runtime", size, basis, f"driver context, BLAS and kernels; {source}", "runtime")
 
 
-@lru_cache(maxsize=256)
-def _mmproj(model: Model) -> tuple[Term, ...]:
-    size = sum(
-        storage_bytes("F32" if len(t.shape) < 2 else "F16", t.shape)
-        for t in model.architecture.tensors
-        if t.part in ("vision", "audio", "projector")
-    )
-    if not size:
-        return ()
-    return (
-        Term("mmproj", size, "formula", "vision or audio tower and projector, a file of their own in 16 bits", "weights"),
-        Term("mmproj_compute", MMPROJ_COMPUTE, "fallback", "activations of the tower, as logged for Qwen3.6-27B at 1472²", "compute"),
-    )
-
-
 def _host_terms(run: Run) -> tuple[Term, ...]:
     away, c, a = run.placement.layers_on(HOST), run.context, run.model.architecture
     w, kept = run.weights, run.placement.expert_layers
@@ -323,7 +306,7 @@ def _notes(run: Run) -> tuple[str, ...]:
         notes.append(f"{c.parallel} sequences: -c {c.cells} -np {c.parallel}, {how}")
     towers = run.model.parameters.vision + run.model.parameters.audio
     if towers and not run.settings.mmproj:
-        size = sum(term.bytes for term in _mmproj(run.model))
+        size = sum(term.bytes for term in tower_terms(run.model))
         notes.append(f"text only: for images or audio add the mmproj file, about {format_gib(size)} on the first GPU (--set mmproj=true)")
     return tuple(notes)
 
