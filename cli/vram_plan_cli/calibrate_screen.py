@@ -28,6 +28,8 @@ _WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 #: As many models as a plot shows.
 _MOST_SHAPES: Final = 3
+#: As in the library's speed model: a calibration further off is not used.
+_MOST_ERROR: Final = 0.2
 
 
 # --- while it measures ------------------------------------------------------------------------------------------------
@@ -116,14 +118,17 @@ def _exact_seconds(value: float) -> str:
 
 def _verdict(profile: Profile) -> str:
     """What later plans make of it."""
-    errors = [error for quantity in ("decode", "prefill") if (error := profile.worst_error(quantity)) is not None]
+    token, prompt = profile.worst_error("decode"), profile.worst_error("prefill")
     if not profile.points:
         return "No calibration: only what engines were measured to do here."
-    if profile.worst_error("decode") is None:
+    if token is None:
         return "Nothing was measured that the fit had not seen: later plans keep the catalogue's constants."
-    if max(errors) <= 0.2:
-        return f"Off by at most {100 * max(errors):.1f} %: later plans on this device use it, with that as their range."
-    return f"Off by up to {100 * max(errors):.0f} %: where that is over 20 %, later plans keep the catalogue's constants."
+    off = f"Off by at most {100 * token:.1f} % for a token" + ("" if prompt is None else f" and {100 * prompt:.1f} % for a prompt")
+    if token > _MOST_ERROR:
+        return f"{off}: over {100 * _MOST_ERROR:.0f} %, so later plans keep the catalogue's constants."
+    if prompt is not None and prompt > _MOST_ERROR:
+        return f"{off}: later plans on this device use it for tokens, and keep the catalogue's constants for prompts."
+    return f"{off}: later plans on this device use it, with that as their range."
 
 
 def _constants(profile: Profile) -> list[tuple[str, ...]]:
@@ -140,8 +145,12 @@ def _constants(profile: Profile) -> list[tuple[str, ...]]:
     bandwidth, peak = _catalogue(profile)
     rows: list[tuple[str, ...]] = [(name, f"{v.value / 1e9:,.4g} GB/s", _sd(v), _share(v, bandwidth)) for name, v in rates if v]
     rows += [(name, f"{v.value * 1e6:,.4g} µs", _sd(v), "") for name, v in times if v]
-    rows += [(name, f"{v.value / 1e12:,.3g} TFLOPS", _sd(v), _share(v, peak)) for name, v in flops if v]
+    rows += [(name, _flops(v.value), _sd(v), _share(v, peak)) for name, v in flops if v]
     return rows + [(name, format_gib(round(v.value)), _sd(v), "") for name, v in held if v]
+
+
+def _flops(value: float) -> str:
+    return f"{value / 1e12:,.3g} TFLOPS" if value >= 1e12 else f"{value / 1e9:,.3g} GFLOPS"
 
 
 def _sd(figure: Figure) -> str:
