@@ -24,7 +24,10 @@ def profile(calls: list[tuple[str, float]], tmp_path_factory: pytest.TempPathFac
     folder = tmp_path_factory.mktemp("data")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("VRAM_PLAN_DATA_DIR", str(folder))
-        return calibrate(device="cpu", budget_s=5, progress=lambda what, left: calls.append((what, left)))
+        found = calibrate(device="cpu", budget_s=5, progress=lambda what, left: calls.append((what, left)))
+    (kept,) = folder.rglob("*.json")
+    assert Profile.model_validate_json(kept.read_bytes()) == found
+    return found
 
 
 def test_every_kind_of_point_is_there_with_times_in_order(profile: Profile) -> None:
@@ -35,7 +38,7 @@ def test_every_kind_of_point_is_there_with_times_in_order(profile: Profile) -> N
     steps = [p for p in profile.points if p.what == "decode"]
     assert {p.part for p in steps} == {"fit", "held-out"}
     fitted = [p for p in steps if p.part == "fit" and p.dtype == profile.dtype]
-    assert len({p.shape for p in fitted}) >= 2 and len({p.layers for p in fitted}) >= 2 and len({p.depth for p in fitted}) == 2
+    assert len({p.shape for p in fitted}) >= 2 and len({p.layers for p in fitted}) >= 2 and len({p.depth for p in fitted}) >= 2
 
 
 def test_more_bytes_take_more_time(profile: Profile) -> None:
@@ -48,9 +51,11 @@ def test_more_bytes_take_more_time(profile: Profile) -> None:
 
 
 def test_memory_is_what_the_plan_says(profile: Profile) -> None:
-    parts = {p.part: p for p in profile.points if p.what == "memory"}
+    first = next(p.shape for p in profile.points if p.what == "memory")
+    parts = {p.part: p for p in profile.points if p.what == "memory" and p.shape == first}
     assert parts["kv_cache"].bytes == parts["kv_cache"].expected_bytes
     assert parts["weights"].expected_bytes and abs(parts["weights"].bytes - parts["weights"].expected_bytes) < 3 << 20
+    assert sum(p.bytes for part, p in parts.items() if part != "total") == pytest.approx(parts["total"].bytes, abs=1)
     assert profile.fitted.runtime_bytes and 50 << 20 < profile.fitted.runtime_bytes.value < 2 << 30
 
 
@@ -89,10 +94,11 @@ def test_an_interrupt_leaves_neither_process_nor_file(tmp_path: Path, monkeypatc
     count = threading.active_count()
 
     def stop(what: str, left: float) -> None:
-        raise KeyboardInterrupt
+        if what != "starting torch":
+            raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        calibrate(device="cpu", budget_s=5, progress=stop)
+        calibrate(device="cpu", dtype="f32", budget_s=5, progress=stop)
     assert not list(tmp_path.rglob("*.json*")) and threading.active_count() <= count
     assert not [child for child in psutil.Process().children(recursive=True) if "vram_plan.calibration.worker" in " ".join(child.cmdline())]
 

@@ -334,7 +334,7 @@ def activation_bytes(layout: Layout, tokens: int, element_bytes: int) -> int:
     """The most a prompt of `tokens` holds at once beside weights and cache, by the widest layer: what `_run` keeps alive.
 
     In the block: the residual, its norm's output, gate and up, their product. In attention: residual, norm's output, Q K V, the
-    rotated Q with the two it is made from, K. Ignored: scratch space of the kernels, the last token's logits.
+    rotated Q and K, what attention gives, and that in rows. Ignored: scratch space of the kernels, the last token's logits.
     """
     most = 0
     for layer in layout.layers:
@@ -342,5 +342,5 @@ def activation_bytes(layout: Layout, tokens: int, element_bytes: int) -> int:
         width = block.down.columns if block else 0
         fed = 2 * layout.hidden + (3 if block and block.gated else 1) * width
         q, kv = layer.heads * layer.head_dim, layer.kv_heads * layer.head_dim
-        most = max(most, fed, 2 * layout.hidden + (q + 2 * kv) + 3 * q)
+        most = max(most, fed, 2 * layout.hidden + (q + 2 * kv) + 3 * q + kv)
     return most * tokens * element_bytes

@@ -98,9 +98,9 @@ def _resident() -> int:
 def memory_points(job: Job, place: device, dtype: str, used_before: int | None, uuid: str | None) -> Iterator[Point]:
     """The parts and their sum, each with what the plan expects where it expects something.
 
-    `used_before`: the device's used bytes before this process touched it. The runtime is what remains of this process's memory
-    when all that torch has reserved is taken off; on a CPU what Python and torch take before there is a model. The allocator's share
-    is what it has reserved beyond the tensors; on a CPU what the C library keeps of memory that was freed.
+    `used_before`: the device's used bytes before this process touched it. The runtime is what the process holds beside what torch has
+    reserved for the model; on a CPU what Python and torch take before there is one. The allocator's share is what it has reserved
+    beyond the tensors; on a CPU what the C library keeps of memory that was freed.
     """
     torch = load_torch()
     layout, meter = layout_of(job.architecture), _Meter(place, Watch(uuid))
@@ -136,15 +136,22 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     if peak is not None:
         yield point("activations", peak, activation_bytes(layout, job.prompt, int(DTYPE_BYTES[dtype])))
     tensors = resident + (peak or 0)
-    reserved, total = meter.reserved(tensors), meter.whole(used_before)
     if place.type == "cpu":
-        yield point("allocator", kept - resident)
-        yield point("runtime", base)
-        yield point("total", tensors + kept - resident)
-    elif total is not None:
-        yield point("allocator", reserved - tensors)
-        yield point("runtime", total - reserved)
-        yield point("total", total)
+        reserved, total = tensors + kept - resident, tensors + kept - resident
+    else:
+        reserved, total = meter.reserved(tensors), meter.whole(used_before)
+    if total is not None:
+        for part, size in split_rest(base, tensors, reserved, total).items():
+            yield point(part, size)
+
+
+def split_rest(base: int, tensors: int, reserved: int, total: int) -> dict[str, int]:
+    """What is no tensor of the model: `base` is what the process held before there was one, `tensors` at the peak (with `base`),
+    `reserved` what the allocator took for them, `total` all the process holds.
+
+    Weights, cache, tables and activations with allocator and runtime make up the total.
+    """
+    return {"allocator": reserved - tensors, "runtime": total - reserved + base, "total": total}
 
 
 def _trim() -> None:
