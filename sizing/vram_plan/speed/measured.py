@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Final
 
 from ..engines.base import Work
 from ..hardware import Device
-from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
 from .constants import Spread
 from .hardware import Rates
 from .reads import Reads
 
 if TYPE_CHECKING:
+    from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
     from .estimate import Step
 
 __all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured"]
@@ -27,7 +27,6 @@ MOST_ERROR: Final = 0.20
 #: No range is narrower: equal GPUs of one machine differ by as much (stas00/ml-engineering, compute/accelerator).
 LEAST_ERROR: Final = 0.05
 _OWN_KERNELS: Final = ("llama.cpp", "ollama")
-_NONE: Final = Fitted()
 _DTYPES: Final = {"F32": "f32", "F16": "f16", "BF16": "bf16"}
 
 
@@ -37,7 +36,7 @@ class Measured:
     a range of None keeps the fitted range."""
 
     basis: str
-    fitted: Fitted = _NONE
+    fitted: Fitted | None = None
     mode: Mode = "eager"
     dtype: str = "bf16"
     ranks: int = 1
@@ -113,7 +112,9 @@ def _range(error: float | None) -> Spread:
 
 def rates_measured(device: Device) -> Rates | None:
     """The rates of a device no catalogue row describes, as its calibration found them; None without one."""
-    fitted = device.profile.fitted if device.profile else _NONE
+    if device.profile is None:
+        return None
+    fitted = device.profile.fitted
     bandwidth, matmul = fitted.read_bytes_per_s or fitted.copy_bytes_per_s, fitted.matmul_flops
     if bandwidth is None or matmul is None:
         return None
@@ -124,7 +125,7 @@ def rates_measured(device: Device) -> Rates | None:
 def decode_step(step: Step, measured: Measured | None, reads: Reads, sequences: int, history: float, elements: tuple[float, float]) -> Step:
     """The step with the measured parts in place of the fitted. The first sequence's arithmetic is in the weights' rate,
     that of the others comes on top."""
-    if measured is None or not measured.decode:
+    if measured is None or measured.fitted is None or not measured.decode:
         return _slower(step, measured.decode_scale) if measured else step
     m, f, ranks = measured, measured.fitted, measured.ranks
     weights, kv = reads.weight_bytes(sequences) / ranks, sequences * (reads.kv_bytes(history, *elements) + 2 * reads.state_bytes) / ranks
@@ -144,11 +145,11 @@ def decode_step(step: Step, measured: Measured | None, reads: Reads, sequences: 
 
 def prefill_step(step: Step, measured: Measured | None, reads: Reads, prompt: int) -> Step:
     """One prompt at the measured rates; never quicker than a decode step's reads and launches."""
-    if measured is None or not measured.prefill:
+    if measured is None or measured.fitted is None or not measured.prefill:
         return _slower(step, measured.prefill_scale) if measured else step
-    m = measured
+    m, f = measured, measured.fitted
     matrices = 2.0 * reads.active_parameters * prompt / m.ranks
-    compute = m.fitted.prefill_s(matrices, reads.mean_attention_flops(prompt, 0) * prompt / m.ranks) or 0.0
+    compute = f.prefill_s(matrices, reads.mean_attention_flops(prompt, 0) * prompt / m.ranks) or 0.0
     one = decode_step(step, m, reads, 1, 0.0, (0.0, 0.0))
     least = one.weights + one.overhead
     rest = max(least - compute, 0.0)
