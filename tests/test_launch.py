@@ -108,6 +108,9 @@ def test_several_machines_get_ray_or_a_line_each() -> None:
     ray = commands("deepseek-v3", engine="vllm", gpus="2 nodes x 8xH100", context=8192)
     assert [shlex.split(command)[:2] for command in ray] == [["ray", "start"], ["ray", "start"], ["vllm", "serve"]]
     assert value(ray[2], "--distributed-executor-backend") == "ray"
+    options = {"data_parallel": 16}
+    copies = commands("deepseek-v3", engine="vllm", gpus="2 nodes x 8xH200", context=8192, expert_parallel=True, options=options)[-1]
+    assert (value(copies, "--data-parallel-size"), value(copies, "--data-parallel-backend")) == ("16", "ray")
     lines = commands("deepseek-v3", engine="sglang", gpus="2 nodes x 8xH100", context=8192)
     assert [value(line, "--node-rank") for line in lines] == ["0", "1"]
     assert {(value(line, "--nnodes"), value(line, "--tp-size"), value(line, "--pp-size")) for line in lines} == {("2", "8", "2")}
@@ -139,6 +142,8 @@ def test_ollama_is_told_the_layers_it_would_place_elsewhere() -> None:
     plan = vp.plan("llama3-8b", engine="ollama", quant="Q8_0", context=8192, gpus="RTX 4060", offload="20 layers")
     assert f"/set parameter num_gpu {plan.engine['n_gpu_layers']}" in plan.launch[-1].note
     assert "num_gpu" not in vp.plan("llama3-8b", engine="ollama", bits=4, context=8192, gpus="RTX 4060").launch[-1].note
+    apart = vp.plan("qwen3-30b-a3b", engine="ollama", bits=4, context=8192, gpus="RTX 4060", offload="experts").launch[-1]
+    assert "--n-cpu-moe" in apart.note
     spread = vp.plan("llama3-8b", engine="ollama", bits=4, context=8192, gpus="2x RTX 3090", options={"spread": True}).launch
     assert spread[0].env["OLLAMA_SCHED_SPREAD"] == "1" and spread[0].command == "ollama serve"
 

@@ -24,11 +24,14 @@ __all__ = [
     "non_torch_bytes",
 ]
 
-#: Sizes CUDA graphs are captured at: 1, 2, 4, 8 … 256 by 8, 272 … 512 by 16 (config/vllm.py).
-CAPTURE_SIZES: Final = (1, 2, 4, *range(8, 256, 8), *range(256, 513, 16))
-#: One layer's graphs of all capture sizes, by capability 9 and above, or less; experts take more (logged estimates).
-_GRAPH_BYTES: Final = (int(0.0225 * GIB), int(0.0145 * GIB))
-_GRAPH_EXPERTS: Final = 1.5
+#: Sizes CUDA graphs are captured at: 1, 2, 4, 8 … 256 by 8, 272 … 1024 by 16 (config/vllm.py).
+CAPTURE_SIZES: Final = (1, 2, 4, *range(8, 256, 8), *range(256, 1025, 16))
+#: The largest of them, and where it is larger: B200's kind, and gpt-oss whatever the sequences (models/config.py).
+_LARGEST, _LARGEST_NEWER = 512, 1024
+#: Bytes of the graphs, and of one layer's of the sizes up to 512, by capability 9 and above, or less; experts take more (vLLM's
+#: own estimates in 28 logs of 0.19 on H100 and one of 0.21 on 24 GB).
+_GRAPH_BYTES: Final = ((int(0.2 * GIB), int(0.0165 * GIB)), (int(0.05 * GIB), int(0.013 * GIB)))
+_GRAPH_EXPERTS: Final = 1.15
 #: What a vision tower's profile adds at 8,192 tokens (logged).
 _TOWER_BYTES: Final = int(0.18 * GIB)
 #: What else is there when the sampler peaks (logged, alike on all models).
@@ -131,10 +134,11 @@ def context_bytes(device: Device | None, ranks: int) -> int:
 
 
 def graph_bytes(model: Model, device: Device | None, *, sequences: int, layers: int, tokens: int, eager: bool) -> int:
-    """CUDA graphs of one stage's layers: by the batch sizes captured, up to twice the sequences or 512."""
+    """CUDA graphs of one stage's layers, by the batch sizes captured: up to twice the sequences."""
     if eager:
         return 0
-    largest = min(2 * sequences, 512, tokens)
-    share = sum(size <= largest for size in CAPTURE_SIZES) / len(CAPTURE_SIZES)
-    per_layer = _GRAPH_BYTES[0 if linked(device) else 1] * (_GRAPH_EXPERTS if model.architecture.experts else 1)
-    return int(layers * per_layer * share)
+    most = _LARGEST_NEWER if capability(device) == 10 else _LARGEST
+    largest = min(_LARGEST_NEWER if model.architecture.family == "gpt_oss" else min(2 * sequences, most), tokens)
+    share = sum(size <= largest for size in CAPTURE_SIZES) / sum(size <= _LARGEST for size in CAPTURE_SIZES)
+    fixed, per_layer = _GRAPH_BYTES[0 if linked(device) else 1]
+    return int(fixed + layers * per_layer * share * (_GRAPH_EXPERTS if model.architecture.experts else 1))

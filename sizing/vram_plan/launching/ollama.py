@@ -26,8 +26,11 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
     inside = [f"/set parameter num_ctx {work.context}"] if not env and default_context(devices) != work.context else []
     if work.option("ubatch") is not None:
         inside.append(f"/set parameter num_batch {figures.get('n_ubatch')}")
-    if figures.get("n_gpu_layers", 0) < figures.get("n_layers", 0) and devices:
+    told = figures.get("n_gpu_layers", 0) < figures.get("n_layers", 0) or figures.get("num_gpu")
+    if told and devices:
         inside.append(f"/set parameter num_gpu {figures.get('n_gpu_layers')}")
+    if figures.get("n_cpu_moe"):
+        note += f"{'; ' * bool(note)}Ollama has no setting that keeps experts alone in RAM: llama-server does (--n-cpu-moe)"
     run = LaunchCommand("ollama", line(("ollama", "run", tag)), {}, "; ".join((*inside, *((note,) if note else ()))))
     if not env:
         return (run,)

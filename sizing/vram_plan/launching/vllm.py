@@ -53,6 +53,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
         words += ["--speculative-config", json.dumps({"method": "mtp", "num_speculative_tokens": int(work.option("speculative_tokens"))})]
     if nodes > 1:
         words += ["--distributed-executor-backend", "ray"]
+        words += ["--data-parallel-backend", "ray"] if figures.get("data_parallel", 1) > 1 else []
     serve = LaunchCommand("vllm", line(words), {}, _note(model, work))
     return (*_ray(nodes), serve) if nodes > 1 else (serve,)
 
