@@ -76,6 +76,11 @@ def test_saved_and_found_again(store: Path):
     assert vp.stored_profiles() == ()
 
 
+def test_what_a_driver_said_does_not_spoil_the_file():
+    path = save_profile(replace(a_profile(), flags=("two\nlines\x1b[2J", "x" * 5000)))
+    assert read_profile(path).flags == ("two lines [2J", "x" * 500)
+
+
 def test_two_cards_of_one_name_have_two_files():
     one, two = a_profile(), a_profile(uuid="GPU-2")
     save_profile(one)

@@ -209,7 +209,16 @@ def save_profile(profile: Profile) -> Path:
     path = folder() / f"{file_of(profile.device)}.json"
     old = _stored(path).profile if path.is_file() else None
     kept = {name: scale for name, scale in old.engines.items() if name not in profile.engines} if old else {}
-    return _write(path, replace(profile, engines={**kept, **profile.engines}).model_dump_json(indent=1) + "\n")
+    return _write(path, _text(replace(profile, engines={**kept, **profile.engines})))
+
+
+def _text(profile: Profile) -> str:
+    """The file's text, which `read_profile` takes: what a driver or torch said in the notes is cut to what can be printed."""
+    return replace(profile, flags=tuple(map(_plain, profile.flags))).model_dump_json(indent=1) + "\n"
+
+
+def _plain(text: str) -> str:
+    return "".join(ch if ch.isprintable() else " " for ch in text)[:MAX_TEXT]
 
 
 def record_engine(device: Device, engine: str, scale: EngineScale) -> Path:
@@ -255,7 +264,7 @@ def export_profile(name: str, target: Path) -> Path:
         raise FormatError(found.problem, "measure again with: vram-plan calibrate")
     if target.exists():
         raise UsageError(f"{target} exists already", "choose another name")
-    return _write(target, replace(found.profile, device=replace(found.profile.device, uuid=None)).model_dump_json(indent=1) + "\n")
+    return _write(target, _text(replace(found.profile, device=replace(found.profile.device, uuid=None))))
 
 
 def import_profile(source: Path) -> Path:
