@@ -376,7 +376,7 @@ def sglang_cases(every: int) -> Found:
 
 
 def peak_cases(every: int) -> Found:
-    """transformers: growth of the prefill's peak between two prompts, and the cache after one more token, on small models."""
+    """transformers: the prefill's peak, and the cache after one more token, on small models."""
     for row in rows("transformers_peaks.jsonl", every):
         model = local(row["config"])
         kind, sums = kind_of(model.architecture), []
@@ -387,8 +387,8 @@ def peak_cases(every: int) -> Found:
             found = vp.plan(model, context=tokens + 1, **asked).memory.kv_cache
             naive = textbook_kv(row["config"], (tokens + 1) * row["sequences"])
             yield Case("transformers", "cache", kind, f"{row['name']}, {tokens} tokens", found, held, naive)
-        low, high = row["prefill_bytes"]
-        yield Case("transformers", "growth of the prefill's peak", kind, row["name"], sums[1] - sums[0], high - low)
+        for tokens, planned, traced in zip(row["tokens"], sums, row["prefill_bytes"], strict=True):
+            yield Case("transformers", "prefill's peak beside the weights", kind, f"{row['name']}, {tokens} tokens", planned, traced)
 
 
 def all_cases(every: int = 1) -> tuple[list[Case], list[Unpredicted]]:

@@ -88,7 +88,7 @@ def test_a_gibibyte_is_kept_free_unless_the_layers_are_set() -> None:
     assert longest
     full = vp.plan("llama3.1-8b", context=longest, **request)
     assert full.fit.verdict != "does_not_fit" and full.engine["auto_offload"]
-    assert any("num_gpu" in note.text for note in full.notes)
+    assert any("num_gpu" in note.text for note in full.notes) and "num_gpu 33" in full.launch[0].note
     assert "auto_offload" not in vp.plan("llama3.1-8b", context=4096, **request).engine
     told = vp.plan("llama3.1-8b", context=longest, options={"n_gpu_layers": 33}, **request)
     assert "auto_offload" not in told.engine

@@ -16,8 +16,9 @@ from vram_plan.models.assemble import assemble
 from vram_plan.models.checkpoint import Checkpoint
 
 PEAKS = [json.loads(line) for line in (Path(__file__).parents[1] / "data" / "transformers_peaks.jsonl").read_text().splitlines()]
-#: How far a prediction may be off: kernels' own mask copies are left out of the traces, and two classes keep more or less than the rule.
-SLACK = {"gemma3, wide heads": 0.12, "olmo2": 0.05, "gpt-oss, eager": 0.02, "deepseek-v3": 0.03, "gemma3, two sequences": 0.02}
+#: How far a peak may be off: kernels' own mask copies are left out of the traces (EXAONE 4, Cohere 2), OLMo 2 turns queries in fp32, and
+#: this Qwen2-MoE builds a mask for windows it does not use.
+SLACK = {"olmo2": 0.016, "exaone4": 0.03, "cohere2": 0.015, "glm4_moe": 0.009, "exaone4, eager": 0.006, "qwen2_moe": 0.18}
 
 
 def model_of(config: dict[str, Any]) -> vp.Model:
@@ -29,12 +30,13 @@ def terms(plan: vp.Plan, device: int = 0) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("row", PEAKS, ids=[row["name"] for row in PEAKS])
-def test_prefill_peak_grows_as_traced(row: dict[str, Any]) -> None:
+def test_weights_and_prefill_peak_are_as_traced(row: dict[str, Any]) -> None:
     model = model_of(row["config"])
     options = {"attention": row["attention"]}
-    found = [terms(vp.plan(model, engine="transformers", context=n, sequences=row["sequences"], options=options)) for n in row["tokens"]]
-    sums = [t["kv_cache"] + t["activations"] for t in found]
-    assert sums[1] - sums[0] == pytest.approx(row["prefill_bytes"][1] - row["prefill_bytes"][0], rel=SLACK.get(row["name"], 0.015))
+    for tokens, peak in zip(row["tokens"], row["prefill_bytes"], strict=True):
+        found = terms(vp.plan(model, engine="transformers", context=tokens, sequences=row["sequences"], options=options))
+        assert found["weights"] == row["parameter_bytes"]
+        assert found["kv_cache"] + found["activations"] == pytest.approx(peak, rel=SLACK.get(row["name"], 0.005))
 
 
 @pytest.mark.parametrize("row", PEAKS, ids=[row["name"] for row in PEAKS])

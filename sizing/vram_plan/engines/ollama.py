@@ -247,12 +247,13 @@ def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allo
     if not least:
         return found
     what = f"the experts of {least} layers" if any(run.weights.experts) else f"{least} layers"
-    left = room_of(run, used)
+    left, figures = room_of(run, used), {**found.figures, "auto_offload": what}
     if left < 0:
         note = f"not all fits: Ollama leaves {what} or so to the CPU, and answers slower"
     else:
         note = f"{format_gib(left)} would be left: Ollama wants 1 GiB and leaves {what} or so to the CPU, unless num_gpu is set as planned"
-    return replace(found, figures={**found.figures, "auto_offload": what}, notes=(*found.notes, note))
+        figures["num_gpu"] = found.figures["n_gpu_layers"]
+    return replace(found, figures=figures, notes=(*found.notes, note))
 
 
 def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:

@@ -25,7 +25,7 @@ from .base import Allocation, Work
 from .measured import measured_runtime
 from .need import weights_why
 from .options import choice
-from .transformers_forward import Forward, cat_bytes, forward_of
+from .transformers_forward import Forward, Habits, cat_bytes, forward_of
 from .weights import weights_of
 
 __all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "layer_split"]
@@ -87,7 +87,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
     asked = _asked(model, work.options)
     loaded = _loaded(model, work.format)
     places, host = _places(model, loaded, max(len(devices), 1), _offloaded(work, len(loaded.layers)))
-    forward = forward_of(model, 4 if work.kv_k == "f32" else 2, _score(model))
+    forward = forward_of(model, 4 if work.kv_k == "f32" else 2, _habits(model))
     terms = tuple(
         (*_terms(model, work, asked, loaded, place, forward), _runtime(devices[i] if devices else None)) for i, place in enumerate(places)
     )
@@ -121,9 +121,11 @@ def _types(model: Model) -> set[object]:
 
 
 @lru_cache(maxsize=512)
-def _score(model: Model) -> int:
-    """Bytes of an attention score where the class differs from the rule; 0 elsewhere."""
-    return next((row[1] for row in _facts()["scores"]["types"] if row[0] in _types(model)), 0)
+def _habits(model: Model) -> Habits:
+    facts, types = _facts(), _types(model)
+    score = next((row[1] for row in facts["scores"]["types"] if row[0] in types), 0)
+    late, wide = (any(kind in types for kind in facts[name]["types"]) for name in ("late_norms", "wide_routing"))
+    return Habits(score, late, wide)
 
 
 @lru_cache(maxsize=512)
