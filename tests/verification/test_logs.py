@@ -97,6 +97,7 @@ def test_vllm() -> None:
         "context": 4096, "max_num_batched_tokens": 2048, "tensor_parallel": 1, "pipeline_parallel": 1, "enforce_eager": False,
         "prefix_caching": True, "max_num_seqs": 128, "gpu_memory_utilization": 0.95, "version": "0.22.0",
     }  # fmt: skip
+    assert settings("vllm_v0_qwen2.5-math-1.5b.log")["version"] == "0.7"  # by its wording
     old = figures("vllm_v0_qwen2.5-math-1.5b.log")
     assert old["weights", 0] == 2.8797 * GIB and old["num_blocks", None] == 78115 and old["gpu_memory", 0] == 44.39 * GIB
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,24 @@ def test_vllm(model: str, log: str, gpu: str) -> None:
     assert abs(lines["weights", 0].error or 0) < 0.01
     assert abs(lines["kv_tokens_of_that_memory", None].error or 0) < 0.0003
     assert abs(lines["kv_tokens", None].error or 0) < 0.1
+
+
+def test_what_is_left_for_the_cache_is_put_down_to_its_parts() -> None:
+    line = by_name(verified("qwen3.5-9b", "vllm_0.19_qwen3.5-9b_l40s.log", gpus="L40S"))["available_kv", None]
+    assert "by weights" in line.why and "does not tell (activation, non-torch, other programs)" in line.why
+    old = by_name(verified("qwen2.5-1.5b", "vllm_v0_qwen2.5-math-1.5b.log", gpus="A40"))["available_kv", None]
+    assert abs(old.error or 0) < 0.01 and "by activation" in old.why and "by non-torch" in old.why and "does not tell (other programs)" in old.why
+
+
+def test_the_log_of_a_real_server_on_a_cpu(tmp_path: Path) -> None:
+    """Recorded from xllamacpp 2026.10 with the tiny model the slow tests write: file, cache to the digit, the graph within its bound."""
+    tiny = json.loads((LOGS.parent / "tiny_ggufs.json").read_text("utf-8"))
+    (tmp_path / "config.json").write_text(json.dumps(tiny["full"]["config"]))
+    found = verified(str(tmp_path / "config.json"), "llamacpp_2026-10_tiny_cpu.log")
+    lines = by_name(found)
+    assert lines["weights", "host"].error == 0 and lines["kv_cache", "host"].error == 0 and lines["file_bytes", None].error == 0
+    assert 0 <= (lines["compute", "host"].difference or 0) < 2 * 256 * 4 * 512 + 50_000
+    assert found.plan.request.sequences == 2 and found.plan.request.context == 2048 and found.plan.request.quant == "F16"
 
 
 def test_sglang() -> None:

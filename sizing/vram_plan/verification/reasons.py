@@ -19,7 +19,6 @@ _KNOWN: Final = {
     "activation": "measured by the engine's own profile run: version, batched tokens, sequences, and kernels",
     "non_torch": "driver, NCCL and library workspaces, by GPU, driver and version: taken from other machines' logs",
     "cuda_graphs": "captured graphs by sizes, kernels and driver: scaled from other machines' logs",
-    "available_kv": "the sum of the differences above, and of what other programs held",
     "kv_tokens": "follows from the memory left for it: see the lines above",
     "num_blocks": "follows from the memory left for it",
     "max_concurrency": "follows from the memory left for it",
@@ -42,7 +41,28 @@ def reason(plan: Plan, seen: Observation, name: str, predicted: float | None, ac
         return _weights(plan, seen, actual - predicted)
     if name == "runtime":
         return "what nobody accounts for: the driver's share, and other programs on this card"
+    if name == "available_kv":
+        return _left(plan, seen, actual - predicted)
     return _KNOWN.get(name, "")
+
+
+def _left(plan: Plan, seen: Observation, difference: float) -> str:
+    """What is left for the cache is off by as much as all that was taken before it."""
+    told = []
+    for name, part in (("weights", "weights"), ("activation", "activation"), ("non_torch", "non_torch")):
+        figure = seen.figure(name, 0)
+        held = [t.bytes for t in plan.devices[0].terms if (t.group if name == "weights" else t.name) == part]
+        if figure is not None and held:
+            told.append((name.replace("_", "-"), round(sum(held) - figure.value)))
+    rest = round(difference) - sum(size for _, size in told)
+    known = ", ".join(f"{_signed(size)} by {name}" for name, size in told)
+    silent = [word for word in ("activation", "non-torch") if word not in dict(told)]
+    others = f"by what the log does not tell ({', '.join((*silent, 'other programs'))})"
+    return f"{known}, {_signed(rest)} {others}" if known else others.removeprefix("by ")
+
+
+def _signed(size: int) -> str:
+    return f"{'+' if size >= 0 else '−'}{format_gib(abs(size))}"
 
 
 def _unseen(seen: Observation, name: str) -> str:

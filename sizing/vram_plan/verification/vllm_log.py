@@ -46,6 +46,8 @@ _MARKS: Final = (
 _VERSION: Final = re.compile(r"(?:LLM engine \(v|vLLM API server version |[█▀▄ ]version )(\d+\.\d+(?:\.\d+)?)")
 _CONFIG: Final = re.compile(r"Initializing an? (?:V[01] )?LLM engine .{0,40}?config: ?(.*)")
 _ARGS: Final = re.compile(r"non-default args: (\{.*)")
+#: What only the V0 engine prints, and a version that had it.
+_OLD_WORDS, _OLD = "model weights take ", "0.7"
 _COMMAND: Final = re.compile(r"vllm serve (.*)")
 #: What a line of its own begins with.
 _PREFIX: Final = re.compile(r"\b(?:INFO|WARNING|ERROR|DEBUG)\b|pid=\d|%\|")
@@ -211,8 +213,8 @@ class VllmLog:
                     found.append(Seen("max_num_seqs", value, seen.line))
             elif name != "model":
                 found.append(Seen(name, value, seen.line))
-        if self.version:
-            found.append(Seen("version", self.version, f"version {self.version}"))
+        if version := self.version or (_OLD if any(_OLD_WORDS in figure.line for figure in self._figures.values()) else None):
+            found.append(Seen("version", version, f"version {version}" if self.version else "by its wording: the V0 engine"))
         return found
 
 
