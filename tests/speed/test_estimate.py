@@ -145,3 +145,20 @@ def test_copies_share_the_sequences_and_a_mixtures_experts() -> None:
 
     assert tpot("llama3-8b", "4x H100", 64, 4) == pytest.approx(tpot("llama3-8b", "H100", 16, 1))
     assert tpot("gpt-oss-120b", "4x H200", 64, 4) < tpot("gpt-oss-120b", "H200", 64, 1)
+
+
+def test_stages_of_a_pipeline_work_on_different_sequences() -> None:
+    def speed(gpus: str, sequences: int, stages: int) -> Any:
+        return vp.plan("llama3-8b", engine="vllm", context=2048, sequences=sequences, gpus=gpus, pipeline_parallel=stages).speed
+
+    assert speed("4x H100", 1, 4).tpot_s == pytest.approx(speed("H100", 1, 1).tpot_s)
+    assert speed("4x H100", 64, 4).tpot_s == pytest.approx(speed("H100", 16, 1).tpot_s)
+    assert speed("4x H100", 64, 4).decode.tokens_per_s > 1.5 * speed("H100", 64, 1).decode.tokens_per_s
+
+
+def test_sums_within_a_machine_do_not_cross_the_network() -> None:
+    def speed(gpus: str, **more: Any) -> Any:
+        return vp.plan("llama3-70b", engine="vllm", context=2048, sequences=32, gpus=gpus, **more).speed
+
+    within, across = speed("2 nodes x 8xH100"), speed("2 nodes x 8xH100", tensor_parallel=16)
+    assert within.tpot_s < across.tpot_s

@@ -77,8 +77,8 @@ def batch_curve(
     of one token at the full context. Tokens per second, seconds, bytes. Raises HardwareError without a GPU or its bandwidth,
     UsageError where not one sequence fits.
     """
-    if most is not None and not 1 <= most <= 1 << 20:
-        raise UsageError(f"{most} is no number of sequences to go up to", "1 to 1048576")
+    if most is not None and not (isinstance(most, int) and 1 <= most <= 1 << 20):
+        raise UsageError(f"{str(most)[:40]!r} is no number of sequences to go up to", "1 to 1048576")
     machine = machine_of(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
     work, _ = make_work(loaded, len(machine.devices), **request)

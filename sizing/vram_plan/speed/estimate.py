@@ -130,7 +130,7 @@ def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocatio
 def _decode(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
     """One token of each sequence, with what was measured on the devices where something was."""
     step = (_llama_step if setting.gpus else _server_step)(setting, sequences, history, host, prompts, prompt)
-    each = -(-sequences // setting.ranks.copies) if setting.ranks else sequences
+    each = setting.ranks.each(sequences) if setting.ranks else sequences
     return decode_step(step, setting.measured, setting.reads, each, history, setting.element_bytes)
 
 
@@ -168,7 +168,7 @@ def _llama_step(setting: Setting, sequences: int, history: float, host: Host, pr
 
 
 def _server_step(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:
-    """Tensor-parallel ranks step together; pipeline stages follow one another, so a token passes through all of them.
+    """Tensor-parallel ranks step together; a token passes through all pipeline stages, each at work on a share of the sequences.
 
     Weights in host memory come over PCIe at every step.
     """

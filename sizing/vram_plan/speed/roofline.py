@@ -163,6 +163,7 @@ class Ranks:
     """The GPUs of one tensor-parallel group: rates of the slowest, the matrix rate of the format, bytes per second to the others.
 
     `copies` such groups each take a share of the sequences (data parallelism); routed experts are spread over all of them.
+    Of `stages` in a pipeline each works on another share of the sequences, and a token passes through all.
     """
 
     count: int
@@ -170,6 +171,11 @@ class Ranks:
     peak_flops: float
     link_bytes_per_s: float | None
     copies: int = 1
+    stages: int = 1
+
+    def each(self, sequences: int) -> int:
+        """Sequences of one step of one copy."""
+        return -(-sequences // (self.copies * self.stages))
 
     def group(self, reads: Reads) -> int:
         """GPUs that wait for each other at every layer."""
@@ -187,14 +193,14 @@ def server_pieces(
     reads: Reads, ranks: Ranks, history: float, sequences: int, kv_element_bytes: tuple[float, float], prompts: float = 0.0, prompt: int = 0
 ) -> ServerPieces:
     """One token of each sequence after `history` others; between two steps `prompts` prompts of `prompt` tokens are computed."""
-    each = -(-sequences // ranks.copies)
+    each = ranks.each(sequences)
     kv = each * (reads.kv_bytes(history, *kv_element_bytes) + 2 * reads.state_bytes)
     flops = 2.0 * each * (reads.active_parameters + reads.head_parameters) + each * reads.attention_flops(history)
-    prompts /= ranks.copies
+    prompts /= ranks.copies * ranks.stages
     bandwidth, peak = ranks.count * ranks.rates.bandwidth, ranks.count * ranks.peak_flops
     return ServerPieces(
         weights_s=(reads.shared_bytes + reads.head_bytes) / bandwidth,
-        experts_s=reads.expert_bytes * reads.touched(sequences) / bandwidth / ranks.copies,
+        experts_s=reads.expert_bytes * reads.touched(each * ranks.copies) / bandwidth / ranks.copies,
         kv_s=kv / bandwidth,
         compute_s=flops / peak,
         layers=reads.layers,

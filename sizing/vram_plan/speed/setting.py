@@ -103,8 +103,10 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     age = version_age(work.option("version")) if engine == "vllm" else 0.0
     server = server_constants(engine, slowest.architecture, bool(reads.experts), quantises_activations(work.format), age)
     eager = work.engine == "transformers"  # its layers are shared out one after the other: the GPUs work in turn
-    count, data = (1, 1) if eager else (split(model, work, devices)[0], copies(work) if work.engine == "vllm" else 1)
-    ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(devices), data)
+    count, stages = (1, 1) if eager else split(model, work, devices)
+    data = copies(work) if work.engine == "vllm" else 1
+    together = devices[: count * (data if reads.experts else 1)]  # of a pipeline's stages each sums within itself
+    ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(together), data, stages)
     if work.engine == "vllm" and checkpoint_cache(model) == "fp8":
         elements = (float(CACHE_TYPES["fp8"]), float(CACHE_TYPES["fp8"]))
     return Setting(
