@@ -202,6 +202,7 @@ def test_step_buffers_follow_the_batch() -> None:
         ("openai/gpt-oss-120b", None, 1, "0.11", (9, 0), 64.38),
         ("openai/gpt-oss-120b", None, 1, "0.14.1", (9, 0), 64.38),
         ("openai/gpt-oss-20b", None, 1, "0.19", (8, 0), 13.72),
+        ("Qwen/Qwen3-30B-A3B", "W4A16", 1, "0.8.5", (8, 6), 15.6841),  # vllm-project/vllm#17327
     ],
 )
 def test_logs(name: str, format: str | None, tp: int, version: str, capability: tuple[int, int], logged_gib: float) -> None:

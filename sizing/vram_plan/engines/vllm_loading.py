@@ -37,6 +37,8 @@ _MXFP4_BLOCK: Final = 32
 #: Machete's tiles of inputs and outputs, and the group sizes it takes.
 _MACHETE: Final = (64, 128)
 _MACHETE_GROUP: Final = 128
+#: From so many experts on MoE ran on Triton, not Marlin (compressed_tensors_moe.py of 0.8.5).
+_MANY_EXPERTS: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +53,7 @@ class Loading:
     mxfp4_scales_kept: bool
     gptq_index: bool
     awq_machete: bool
+    moe_index: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ def loaded(held: Iterable[Held], rule: Loading, hopper: bool, triton: bool) -> L
             added["16-bit copies of kv_b_proj for MLA's decode"] += 2 * math.prod(shape)
         more, less = _zero_points(parts, rule, hopper)
         added["zero points and indices as Machete keeps them"] += more
+        if rule.moe_index and tensor.stored_as.startswith("CT") and tensor.experts >= _MANY_EXPERTS and len(shape) == 3:
+            added["two indices of every expert's inputs"] += 2 * 4 * shape[0] * shape[2]
         freed += less
         added["the allocator's rounding of large tensors to 2 MiB"] += sum(_slack(size) for size in sizes)
     added["FlashInfer's workspace for MLA"] += rule.mla_workspace_mib * _MIB * latent
