@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from .plots import Chart
 
-__all__ = ["decode_chart", "measuring", "print_points", "print_profile", "print_profiles", "title_of"]
+__all__ = ["decode_chart", "is_used", "measuring", "print_points", "print_profile", "print_profiles", "title_of"]
 
 _WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
@@ -114,6 +114,12 @@ def _gib(value: float) -> str:
 
 def _exact_seconds(value: float) -> str:
     return f"{1000 * value:.4g} ms" if value < 1 else f"{value:.4g} s"
+
+
+def is_used(profile: Profile) -> bool:
+    """Whether later plans take its constants."""
+    error = profile.worst_error("decode")
+    return bool(profile.points) and error is not None and error <= _MOST_ERROR
 
 
 def _verdict(profile: Profile) -> str:

@@ -170,6 +170,9 @@ def _answer(
 
 def _next(profile: Profile) -> str:
     """Where it went, and which plans take it."""
-    if profile.device.kind == "cpu":
-        return "kept (vram-plan calibrate --list); used by: vram-plan MODEL --gpu cpu"
-    return "kept (vram-plan calibrate --list); used by plans for transformers, vLLM and SGLang here"
+    from .calibrate_screen import is_used
+
+    if not is_used(profile):
+        return "kept (vram-plan calibrate --list)"
+    plans = "vram-plan MODEL --gpu cpu" if profile.device.kind == "cpu" else "plans for transformers, vLLM, SGLang"
+    return f"kept (vram-plan calibrate --list); used by {plans}"

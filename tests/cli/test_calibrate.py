@@ -60,7 +60,14 @@ def test_the_held_out_table_and_the_verdict_are_shown(run, measured: Calls):
     assert any(line.split()[-4:] == ["54", "ms", "50", "ms"] or "+8.0 %" in line for line in lines)
     assert "Off by at most 4.0 % for a token and 8.0 % for a prompt: later plans on this" in result.out
     assert "89 % of the catalogue's" in result.out
+    assert lines[-1] == "kept (vram-plan calibrate --list); used by plans for transformers, vLLM, SGLang"
     assert max(len(line) for line in lines) <= 80
+
+
+def test_one_that_plans_do_not_take_is_kept_all_the_same(run, monkeypatch):
+    off = replace(a_profile(), held_out=(replace(a_profile().held_out[0], error=0.5),))
+    monkeypatch.setattr(vp, "calibrate", lambda model=None, **asked: off, raising=False)
+    assert run("calibrate").out.splitlines()[-1] == "kept (vram-plan calibrate --list)"
 
 
 def test_options_and_the_model_go_to_the_library(run, measured: Calls):
