@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import sys
 import threading
 import time
 import tracemalloc
@@ -61,6 +62,15 @@ def test_what_windows_powershell_writes_is_read(tmp_path: Path) -> None:
     assert read_log(str(path)).figure("weights", 0) is not None
 
 
+def test_docker_wraps_lines_in_json(tmp_path: Path) -> None:
+    path = tmp_path / "container-json.log"
+    lines = ["print_info: n_layer = 32", "print_info: file type   = Q8_0", "load_tensors:        CUDA0 model buffer size =  8000.00 MiB"]
+    path.write_text("".join(f'{{"log":"{line}\\n","stream":"stderr","time":"2026-11-22T10:00:00Z"}}\n' for line in lines))
+    seen = read_log(str(path))
+    assert seen.facts["layers"] == 32 and {s.name: s.value for s in seen.settings} == {"backend": "cuda", "quant": "Q8_0"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="pipes cannot be asked there whether they hold something")
 def test_a_pipe_that_goes_on_for_ever_and_one_that_stays_silent() -> None:
     reading, writing = os.pipe()
     stop = threading.Event()

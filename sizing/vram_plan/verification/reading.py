@@ -83,7 +83,9 @@ _ENDS: Final = re.compile(r"[\r\n]+")
 
 
 def _clean(line: str) -> str:
-    """Without colours, and without what would move a terminal's cursor where the line is shown."""
+    """Without colours, Docker's JSON around it, and what would move a terminal's cursor where the line is shown."""
+    if line.startswith('{"log":"'):
+        line = line[8:].partition('\\n"')[0]
     if line.isprintable():
         return line
     return "".join(c if c.isprintable() else " " if c == "\t" else "?" for c in _COLOURS.sub("", line))
