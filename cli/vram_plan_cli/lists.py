@@ -110,5 +110,7 @@ def _device_row(device: vp.Device) -> dict[str, Any]:
 def _calibration(profile: vp.Profile | None) -> str:
     if profile is None or not profile.points:
         return "not calibrated (vram-plan calibrate)"
-    error = profile.worst_error("decode")
-    return f"calibrated {profile.date[:10]}" + ("" if error is None else f", decode held out within {100 * error:.1f} %")
+    error, day = profile.worst_error("decode"), f"calibrated {profile.date[:10]}"
+    if not is_used(profile):
+        return f"{day}, not used: " + ("nothing was held out" if error is None else f"off by {100 * error:.0f} %")
+    return f"{day}, decode held out within {100 * (error or 0.0):.1f} %"

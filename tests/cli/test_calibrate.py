@@ -270,6 +270,9 @@ def test_hardware_says_whether_it_was_calibrated(run, a_machine: None):
     assert "not calibrated (vram-plan calibrate)" in run("hardware").out
     save_profile(a_profile())
     assert "calibrated 2026-11-22, decode held out within 4.0 %" in run("hardware").out
+    save_profile(replace(a_profile(), held_out=()))
+    assert "calibrated 2026-11-22, not used: nothing was held out" in run("hardware").out
+    save_profile(a_profile())
     (device,) = json.loads(run("hardware", "--json").out)["devices"]
     assert device["profile"] == {"date": "2026-11-22", "decode_error": 0.04, "engines": []}
 
