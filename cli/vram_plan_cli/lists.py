@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 from vram_plan import format_gib
 
+from .calibrate_screen import is_used
 from .screen import console, show
 
 __all__ = ["Look", "print_formats", "print_gpus", "print_hardware", "print_models"]
@@ -97,7 +98,7 @@ def _device_lines(device: vp.Device) -> list[str]:
 
 def _calibrated_cpus() -> list[str]:
     profiles = [one.profile for one in vp.stored_profiles() if one.profile and one.profile.device.kind == "cpu"]
-    return [f"{profile.device.name}: {_calibration(profile)}; plan on it with --gpu cpu" for profile in profiles]
+    return [f"{p.device.name}: {_calibration(p)}" + ("; plan on it with --gpu cpu" if is_used(p) else "") for p in profiles]
 
 
 def _device_row(device: vp.Device) -> dict[str, Any]:
