@@ -13,6 +13,7 @@ import re
 import tempfile
 from dataclasses import dataclass, replace
 from datetime import date
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,7 +151,7 @@ def _day(text: str) -> date | None:
 
 def _files() -> list[Path]:
     try:
-        return sorted(path for path in folder().iterdir() if path.suffix == ".json")[:MAX_FILES]
+        return sorted(islice((path for path in folder().iterdir() if path.suffix == ".json"), MAX_FILES))
     except OSError:
         return []
 
