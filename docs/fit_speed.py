@@ -22,16 +22,16 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path[:0] = [str(ROOT / "sizing"), str(ROOT / "data"), str(ROOT / "tests")]
 
 from fit_speed_models import Decode, Prefill, Server  # noqa: E402
-from fit_speed_samples import Samples, decode_samples, prefill_samples, server_samples  # noqa: E402
+from fit_speed_samples import Samples, decode_samples, idle_samples, prefill_samples, server_samples  # noqa: E402
+from vram_plan.speed import constants  # noqa: E402
 
 TABLE = ROOT / "data" / "vram_plan_data" / "speed_constants.json"
 DEGREES = 2.0
 #: At most this many measurements of one GPU in one source (of servers: one model on one GPU) count in full; copied scoreboards a third.
 FULL_ROWS = 8
 LESS_TRUSTED = 0.35
-#: Measured ÷ estimated rate of one prompt on an idle server: from times to the first token at 4 requests at once, which hold
-#: waiting too (33 settings of vLLM: nine in ten between 0.59 and 1.12).
-PROMPT_SPREAD = [0.5, 1.2]
+#: A prompt alone on an engine none was measured of.
+IDLE_UNKNOWN = {"factor": 1.0, "exponent": 0.0, "spread": [0.5, 1.5], "rows": 0}
 
 
 def weights(samples: Samples) -> np.ndarray:
@@ -155,10 +155,37 @@ def server(engine: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     ends = {flag: spread(ratio[np.tile(moe == flag, 2)], 0.12) for flag in (False, True)}
     p, known = fit(Server(), samples)
     part = Server().table(p, known, per_architecture(samples)) | counts(samples)
-    part |= {"spread": ends[False], "spread_moe": ends[True], "prefill_spread": PROMPT_SPREAD}
+    part |= {"spread": ends[False], "spread_moe": ends[True]}
     masks = {"dense": ~moe, "mixtures of experts": moe, "all": np.full(len(moe), True)}
     rows = [score(f"{name}, {kind}, {what} left out", samples, unseen[what], mask, ends) for kind, mask in masks.items() for what in unseen]
     return part, shown([row for row in rows if row])
+
+
+def idle(table: dict[str, Any]) -> None:
+    """A prompt alone: what times to the first token took beyond the shares fitted to prompts beside decoding, once those are written."""
+    for part in table["servers"].values():
+        part["idle_prompt"] = {"dense": IDLE_UNKNOWN, "moe": IDLE_UNKNOWN}
+    write(table)
+    for engine, part in table["servers"].items():
+        s = idle_samples(engine)
+        for kind, mask in (("dense", ~s["moe"]), ("moe", s["moe"])):
+            if not mask.any():
+                continue
+            one = select(s, mask)
+            took, wide = np.log(np.maximum(one["seconds"], 1e-3) / one["compute"]), np.log(one["wide"])
+            exponent = float(np.clip(np.polyfit(wide, took, 1)[0], 0.0, 1.0)) if len(set(one["wide"])) > 1 else 0.0
+            factor = float(np.exp(np.median(took - exponent * wide)))
+            ratio = np.exp(exponent * wide - took) * factor
+            found = {"factor": round(factor, 3), "exponent": round(exponent, 3), "spread": spread(ratio, 0.2), "rows": int(mask.sum())}
+            part["idle_prompt"][kind] = found
+            print(f"{engine}, a prompt alone, {kind}: {found}, off by {np.median(np.abs(1 / ratio - 1)):.1%}")
+    write(table)
+
+
+def write(table: dict[str, Any]) -> None:
+    TABLE.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    constants.table.cache_clear()
+    constants.server_constants.cache_clear()
 
 
 def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -184,7 +211,7 @@ def main() -> None:
         table["servers"][engine], rows = server(engine)
         accuracy += rows
     table["accuracy"] = accuracy
-    TABLE.write_text(json.dumps(table, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    idle(table)
 
 
 if __name__ == "__main__":

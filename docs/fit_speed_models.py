@@ -137,7 +137,7 @@ class Server:
             np.minimum(e["bandwidth_share"] * scale, 0.98), np.minimum(e["expert_share"] * scale * e["old_expert_share"] ** old, 0.98),
             np.minimum(e["kv_share"] * scale, 0.98), np.minimum(e["compute_share"], 0.98),
             np.where(moe, e["moe_prompt_share"], e["prompt_share"]), e["link_share"], layer * e["moe_old_layer"] ** old * 1e-6,
-            e["sequence_us"] * 1e-6, e["reduce_us"] * 1e-6, _SPREAD, _SPREAD, _EVIDENCE,
+            e["sequence_us"] * 1e-6, e["reduce_us"] * 1e-6, 1.0, 0.0, _SPREAD, _SPREAD, _EVIDENCE,
         )  # fmt: skip
         total: Array = server_terms(c, _pieces(ServerPieces, s)).total_s
         return total

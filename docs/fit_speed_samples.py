@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from speed.cases import Case, speed_cases
 from vram_plan.engines.weights import weights_of
-from vram_plan.formats import find_format
+from vram_plan.formats import Format, find_format
 from vram_plan.hardware import device_of, find_gpu
 from vram_plan.models.loading import load
+from vram_plan.speed.constants import server_constants
+from vram_plan.speed.estimate import assumed
 from vram_plan.speed.hardware import Rates, rates_of
 from vram_plan.speed.reads import Reads, reads_of
-from vram_plan.speed.roofline import Ranks, decode_pieces, prefill_pieces, server_pieces
+from vram_plan.speed.roofline import Ranks, decode_pieces, prefill_pieces, server_pieces, server_prompt_terms
 from vram_plan.speed.server import link_rate, peak_flops, quantises_activations
 from vram_plan.speed.words import age_of, version_age
 
 Samples = dict[str, Any]
 _GIB = 1 << 30
+#: A server with so few requests hardly makes a prompt wait.
+IDLE_REQUESTS = 4
+#: Of shorter prompts the time is mostly not the model's.
+IDLE_PROMPT = 2000
 
 
 def _setting(case: Case, backend: str) -> tuple[Reads, Rates, float, float]:
@@ -77,23 +84,42 @@ def prefill_samples(backend: str) -> Samples:
     return _columns(rows)
 
 
-def server_samples(engine: str) -> Samples:
-    """Servers' time per output token at a constant number of requests."""
-    rows = []
+def served(engine: str) -> Iterator[tuple[Case, Format, Reads, Ranks]]:
+    """A server's measurements at a constant number of requests."""
     for case in speed_cases():
         if case.engine != engine or not case.tpot_ms or case.tp != case.n_gpu or case.suspect:
             continue
-        model, format = load(case.model, offline=True), find_format(case.quant)
-        reads, device = reads_of(model, format), device_of(find_gpu(case.gpu))
+        format, device = find_format(case.quant), device_of(find_gpu(case.gpu))
         rates = rates_of(device, "cuda")
         if rates is None:
             raise SystemExit(f"{case.gpu} has no rates")
         ranks = Ranks(case.tp, rates, peak_flops(rates, format), link_rate((device,)))
+        yield case, format, reads_of(load(case.model, offline=True), format), ranks
+
+
+def idle_samples(engine: str) -> Samples:
+    """Times to the first token at no more than 4 requests at once: what a prompt took beyond all but its arithmetic."""
+    rows = []
+    for case, format, reads, ranks in served(engine):
+        if case.ttft_ms and case.batch <= IDLE_REQUESTS and case.prompt >= IDLE_PROMPT:
+            age = version_age(case.version) if engine == "vllm" else 0.0
+            c = server_constants(engine, ranks.rates.architecture, bool(reads.experts), quantises_activations(format), age)
+            terms = server_prompt_terms(c, reads, ranks, case.prompt)
+            other = terms.total_s - terms.compute_s + assumed("request_s") + (case.tpot_ms or 0.0) / 1000
+            wide = ranks.peak_flops / ranks.rates.bf16_flops
+            rows.append({"moe": bool(reads.experts), "seconds": case.ttft_ms / 1000 - other, "compute": terms.compute_s, "wide": wide})
+    return _columns(rows)
+
+
+def server_samples(engine: str) -> Samples:
+    """Servers' time per output token."""
+    rows = []
+    for case, format, reads, ranks in served(engine):
         element, prompts = 1.0 if case.kv == "fp8" else 2.0, case.batch / max(case.gen, 1)
         piece = _plain(server_pieces(reads, ranks, case.prompt + case.gen / 2, case.batch, (element, element), prompts, case.prompt))
-        naive = (weights_of(model, format).total / case.tp) / rates.bandwidth
+        naive = (weights_of(load(case.model, offline=True), format).total / case.tp) / ranks.rates.bandwidth
         group = f"{case.model} {case.quant} {case.gpu}"
         own = {"naive_s": naive, "fp8": quantises_activations(format), "model": case.model, "group": group}
         age = version_age(case.version) if engine == "vllm" else 0.0
-        rows.append(piece | _common(case, reads, rates, case.tpot_ms / 1000) | own | {"age": age})
+        rows.append(piece | _common(case, reads, ranks.rates, (case.tpot_ms or 0.0) / 1000) | own | {"age": age})
     return _columns(rows)

@@ -48,6 +48,9 @@ def test_server_constants_are_possible(engine: str, moe: bool) -> None:
             assert 0.05 < min(c.compute_share, c.prompt_share) < 1
             assert 1e-6 < c.layer_s < 1e-3
             assert 0 < c.sequence_s < 1e-4
+            assert c.idle_prompt > 0.5
+            assert 0 <= c.idle_exponent <= 1
+            assert c.prefill_spread.low < 1 < c.prefill_spread.high
 
 
 def test_an_unseen_architecture_takes_its_pool_and_says_so() -> None:

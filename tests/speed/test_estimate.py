@@ -162,3 +162,19 @@ def test_sums_within_a_machine_do_not_cross_the_network() -> None:
 
     within, across = speed("2 nodes x 8xH100"), speed("2 nodes x 8xH100", tensor_parallel=16)
     assert within.tpot_s < across.tpot_s
+
+
+def test_the_first_token_of_a_server_comes_when_it_came() -> None:
+    """At 4 requests at once, which hardly wait. Prompts of 1,024 tokens had no part in the fit."""
+    errors = []
+    for case in speed_cases():
+        alone = case.engine == "vllm" and case.tp == case.n_gpu and case.batch <= 4 and case.prompt == 1024
+        if alone and case.ttft_ms and not case.suspect:
+            speed = vp.plan(
+                case.model, engine="vllm", quant=case.quant, context=case.prompt + case.gen, prompt=case.prompt, output=case.gen,
+                tensor_parallel=case.tp, gpus=f"{case.tp}x {case.gpu}", options={"version": case.version} if case.version else None,
+            ).speed  # fmt: skip
+            assert speed is not None
+            errors.append(abs(speed.ttft_s * 1000 / case.ttft_ms - 1))
+    assert len(errors) >= 15
+    assert median(errors) <= 0.15

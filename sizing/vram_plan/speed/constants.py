@@ -77,6 +77,8 @@ class ServerConstants:
     layer_s: float
     sequence_s: float
     reduce_s: float
+    idle_prompt: float
+    idle_exponent: float
     spread: Spread
     prefill_spread: Spread
     evidence: Evidence
@@ -146,12 +148,13 @@ def server_constants(engine: str, architecture: str, moe: bool, fp8: bool = Fals
     scale = own.get("bandwidth_share", 1.0)
     layer = part["layer_us"] * own.get("layer_us", 1.0)
     old = age if moe else 0.0
+    idle = part["idle_prompt"]["moe" if moe else "dense"]
     if moe:
         layer *= part["moe_layer"] * (part["moe_fp8_layer"] if fp8 else 1.0) * part["moe_old_layer"] ** old
     return ServerConstants(
         min(part["bandwidth_share"] * scale, 0.98), min(part["expert_share"] * scale * part["old_expert_share"] ** old, 0.98),
         min(part["kv_share"] * scale, 0.98), part["compute_share"], part["moe_prompt_share" if moe else "prompt_share"],
-        part["link_share"], layer * 1e-6, part["sequence_us"] * 1e-6, part["reduce_us"] * 1e-6,
-        Spread(*part["spread_moe" if moe else "spread"]), Spread(*part["prefill_spread"]),
+        part["link_share"], layer * 1e-6, part["sequence_us"] * 1e-6, part["reduce_us"] * 1e-6, idle["factor"], idle["exponent"],
+        Spread(*part["spread_moe" if moe else "spread"]), Spread(*idle["spread"]),
         _evidence(engine, part, architecture, part["architectures"]),
     )  # fmt: skip

@@ -13,7 +13,15 @@ from ..models.model import Model
 from ..results import EstimatedRate, SpeedEstimate
 from .constants import Spread, table
 from .measured import decode_step, prefill_step
-from .roofline import decode_pieces, decode_terms, prefill_flops, prefill_pieces, prefill_terms, server_pieces, server_terms
+from .roofline import (
+    decode_pieces,
+    decode_terms,
+    prefill_pieces,
+    prefill_terms,
+    server_pieces,
+    server_prompt_terms,
+    server_terms,
+)
 from .setting import Setting, setting_of
 from .words import shares_in_words
 
@@ -207,16 +215,12 @@ def _in_turn(setting: Setting, prompt: int) -> float:
 
 
 def _server_prefill(setting: Setting, prompt: int, host: Host) -> Step:
-    """The share fitted to prompts computed beside decoding is no larger than the decode's own here: nothing overlaps it."""
-    c, ranks, reads = setting.server, setting.ranks, setting.reads
+    c, ranks = setting.server, setting.ranks
     assert c is not None and ranks is not None  # noqa: S101  as in _server_step
-    compute = prefill_flops(reads, prompt) / ranks.count / ranks.peak_flops / min(c.prompt_share, c.compute_share)
-    bandwidth = ranks.count * ranks.rates.bandwidth
-    experts = reads.expert_bytes * reads.touched(prompt) / ranks.copies
-    weights = reads.shared_bytes / bandwidth / c.weight_share + experts / bandwidth / c.expert_share
-    link = ranks.reduced_s(reads, prompt) / c.link_share
-    overhead = reads.layers * (c.layer_s + (2 * c.reduce_s if ranks.group(reads) > 1 else 0.0)) * setting.layer_factor
-    return Step(weights, 0.0, compute, overhead, link, host.held / ranks.count / assumed("pcie_bytes_per_s"), 0.0, c.prefill_spread)
+    terms = server_prompt_terms(c, setting.reads, ranks, prompt)
+    host_s = host.held / ranks.count / assumed("pcie_bytes_per_s")
+    overhead = terms.overhead_s * setting.layer_factor
+    return Step(terms.weights_s, 0.0, terms.compute_s, overhead, terms.link_s, host_s, 0.0, c.prefill_spread)
 
 
 @lru_cache(maxsize=16)

@@ -14,7 +14,7 @@ from .reads import Reads
 
 __all__ = [
     "DecodePieces", "DecodeTerms", "PrefillPieces", "PrefillTerms", "Ranks", "ServerPieces", "ServerTerms", "decode_pieces", "decode_terms",
-    "prefill_flops", "prefill_pieces", "prefill_terms", "server_pieces", "server_terms",
+    "prefill_flops", "prefill_pieces", "prefill_terms", "server_pieces", "server_prompt_terms", "server_terms",
 ]  # fmt: skip
 
 #: What llama.cpp computes at once of a prompt, by default (llama.cpp common/common.h: n_ubatch 512).
@@ -229,4 +229,22 @@ def server_terms(c: ServerConstants, p: ServerPieces) -> ServerTerms:
         overhead_s=p.layers * c.layer_s + p.sequences * c.sequence_s,
         link_s=p.reduces * c.reduce_s + p.link_s / c.link_share,
         prompts_s=p.prompts_s / c.prompt_share + p.prompts_link_s / c.link_share,
+    )
+
+
+def server_prompt_terms(c: ServerConstants, reads: Reads, ranks: Ranks, prompt: int) -> ServerTerms:
+    """One prompt alone on an idle server. The share fitted to prompts computed beside decoding is no larger than the decode's own
+    here, since nothing overlaps it. `idle_prompt` is what times to the first token took beyond that, and `idle_exponent` how little
+    mixtures gain from a format's faster matrix units."""
+    bandwidth = ranks.count * ranks.rates.bandwidth
+    experts = reads.expert_bytes * reads.touched(prompt) / ranks.copies
+    fixed = c.layer_s + (2 * c.reduce_s if ranks.group(reads) > 1 else 0.0)
+    compute = prefill_flops(reads, prompt) / ranks.count / ranks.peak_flops / min(c.prompt_share, c.compute_share)
+    return ServerTerms(
+        weights_s=reads.shared_bytes / bandwidth / c.weight_share + experts / bandwidth / c.expert_share,
+        kv_s=0.0,
+        compute_s=compute * c.idle_prompt * (ranks.peak_flops / ranks.rates.bf16_flops) ** c.idle_exponent,
+        overhead_s=reads.layers * fixed,
+        link_s=ranks.reduced_s(reads, prompt) / c.link_share,
+        prompts_s=0.0,
     )
