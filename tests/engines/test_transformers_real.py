@@ -29,7 +29,7 @@ _LINES = (Path(__file__).parents[1] / "data" / "transformers_peaks.jsonl").read_
 ROWS = {row["name"]: row for row in map(json.loads, _LINES)}
 #: Name of a traced config → how far its peak may be from the plan's.
 SLACK = {
-    "llama": 0.001, "llama, eager": 0.001, "qwen3, wide heads": 0.005, "gemma3, windows": 0.03, "mistral, windows": 0.03,
+    "llama": 0.001, "llama, eager": 0.002, "qwen3, wide heads": 0.005, "gemma3, windows": 0.03, "mistral, windows": 0.03,
     "qwen3-moe": 0.002, "deepseek-v3": 0.004, "gpt-oss, eager": 0.01, "phi3": 0.001, "glm4_moe": 0.005,
 }  # fmt: skip
 
