@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import vram_plan as vp
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from profile_values import a_device, a_profile
 from vram_plan.hardware import local, profile_store
@@ -40,6 +40,7 @@ def test_json_brings_the_same_profile_back():
     assert json.loads(profile.model_dump_json()) == profile.model_dump(mode="json")
 
 
+@settings(deadline=None)
 @given(st.floats(1, 1e17), st.floats(0, 1e9), st.text(max_size=20), st.floats(-0.9, 5))
 def test_json_keeps_any_figure(value: float, sd: float, name: str, error: float):
     fitted = Fitted(weight_bytes_per_s={name: Figure(value, sd)})
@@ -309,6 +310,7 @@ def test_wrong_types_are_refused_with_their_place(tmp_path: Path):
         vp.import_profile(tmp_path / "one.json")
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_refused_or_read(tmp_path_factory, data: bytes):
     path = tmp_path_factory.mktemp("any") / "one.json"
