@@ -67,8 +67,8 @@ def test_llamacpp() -> None:
 def test_a_draft_and_a_tower_are_kept_apart() -> None:
     found = figures("llamacpp_2026-05_qwen3.6-27b-mtp_5090.log")
     assert {key: value / MIB for key, value in found.items() if key[1] == 0} == {
-        ("weights", 0): 16386.94, ("kv_cache", 0): 4352.0, ("state", 0): 598.5, ("compute", 0): 495.0, ("draft_kv_cache", 0): 272.0,
-        ("draft_compute", 0): 495.0, ("mmproj", 0): 887.99, ("mmproj_compute", 0): 248.1,
+        ("weights", 0): 16386.94, ("kv_cache", 0): 4352.0, ("state", 0): 598.5, ("compute", 0): 495.0, ("mtp_kv_cache", 0): 272.0,
+        ("mtp_compute", 0): 495.0, ("mmproj", 0): 887.99, ("mmproj_compute", 0): 248.1,
     }  # fmt: skip
 
 

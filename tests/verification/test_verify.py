@@ -227,3 +227,29 @@ def test_speeds_in_a_log_are_compared_where_long_enough() -> None:
     short = [line.replace("2000 tokens", "  20 tokens").replace("500 tokens", "  5 tokens") for line in lines]
     few = by_name(reconciled(vp.load("llama3-8b"), observe_lines(short, "a log"), {"quant": "Q4_K_M"}, _machine("RTX 4090")))
     assert ("prefill", None) not in few and ("decode", None) not in few
+
+
+def test_prediction_layers_are_taken_over_from_a_newest_build(tmp_path: Path) -> None:
+    """Written as the newest source prints it: the layers are in the model's buffer, their cache and graph beside."""
+    size = vp.plan("qwen3.6-27b", engine="llama.cpp", quant="Q4_K_M", context=4096, options={"mtp": True})
+    mib = {term.name: term.bytes / 2**20 for term in size.devices[0].terms}
+    lines = [
+        "print_info: n_embd                = 5120", "print_info: n_layer               = 65", "print_info: file type   = Q4_K - Medium",
+        f"load_tensors:        CUDA0 model buffer size = {mib['weights'] + mib['mtp_weights']:.2f} MiB",
+        "llama_context: n_seq_max     = 1", "llama_context: n_ctx         = 4096", "llama_context: n_outputs_max = 4",
+        f"llama_kv_cache:      CUDA0 KV buffer size = {mib['kv_cache']:.2f} MiB",
+        f"llama_memory_recurrent:      CUDA0 RS buffer size = {mib['state']:.2f} MiB",
+        f"sched_reserve:      CUDA0 compute buffer size = {mib['compute']:.2f} MiB",
+        "common_speculative_init: creating MTP draft context against the target model 'm.gguf'",
+        "llama_context: n_seq_max     = 1", "llama_context: n_ctx         = 4096",
+        f"llama_kv_cache:      CUDA0 KV buffer size = {mib['mtp_kv_cache']:.2f} MiB",
+        f"sched_reserve:      CUDA0 compute buffer size = {mib['mtp_compute']:.2f} MiB",
+    ]  # fmt: skip
+    (tmp_path / "mtp.log").write_text("\n".join(lines))
+    found = vp.verify("qwen3.6-27b", str(tmp_path / "mtp.log"))
+    assert "mtp=true" in found.command and {line.name for line in found.lines if line.error == 0} >= {
+        "weights", "kv_cache", "state", "compute", "mtp_kv_cache", "mtp_compute", "total",
+    }  # fmt: skip
+    assert found.within(0.0001)
+    other = vp.verify("qwen2.5-7b-instruct", str(tmp_path / "mtp.log"))  # a model without them is compared without
+    assert "mtp" not in other.command and "--set mtp=true" in by_name(other)["mtp_compute", 0].why

@@ -73,10 +73,11 @@ def longest(rates: list[Rate]) -> tuple[Rate, ...]:
 
 
 def figures_of(load: Load) -> tuple[Figure, ...]:
-    """Sums by what they are for and where they are; a draft's and a tower's under names of their own."""
+    """Sums by what they are for and where they are; a draft's, the prediction layers' and a tower's under names of their own."""
     parts: list[_Part] = [("weights", place, size, line) for place, size, line in load.weights]
+    drafts = "mtp_" if "mtp" in load.marks else "draft_"
     for i, context in enumerate(load.contexts):
-        ahead = "draft_" if i else ""
+        ahead = drafts if i else ""
         parts.extend((ahead + group, place, size, line) for group, place, size, line in context.caches)
         parts.extend((f"{ahead}compute", place_of(name), size, line) for name, (size, line) in context.compute.items())
     parts.extend(("mmproj" if what == "weights" else "mmproj_compute", place, size, line) for what, place, size, line in load.tower)
@@ -164,6 +165,8 @@ def settings_of(load: Load) -> list[Seen]:
         found.append(Seen("mmproj", True, load.tower[0][3]))
     if month := _build_month(load):
         found.append(Seen("build", month, "by what the log prints"))
+    elif "mtp" in load.marks:
+        found.append(Seen("mtp", True, "creating MTP draft context"))
     return found
 
 

@@ -56,6 +56,7 @@ _TIMED: Final = re.compile(
 )
 _FAILED: Final = re.compile(r"failed to allocate (\w{1,24}) buffer of size (\d{1,15})")
 _DRAFTED: Final = re.compile(r"draft acceptance")
+_PREDICTS: Final = re.compile(r"creating MTP draft context against the target model")
 _ROTATES: Final = re.compile(r"(?:attn|n)_rot_[kv] = ")
 _CONTEXT_START: Final = re.compile(r"constructing llama_context")
 _LOAD_START: Final = re.compile(r"loaded meta data with \d+ key-value pairs")
@@ -91,6 +92,7 @@ class LlamaLog:
             ("memory_breakdown_print", _BREAKDOWN, self._breakdown), ("load_hparams: model size", _TOWER, self._tower),
             ("clip_ctx: ", _TOWER_DEVICE, self._tower_device), ("eval time = ", _TIMED, self._timed), ("_rot_", _ROTATES, self._rotates),
             ("failed to allocate", _FAILED, self._failed), ("draft acceptance", _DRAFTED, self._drafted),
+            ("MTP draft context", _PREDICTS, self._predicts),
         )  # fmt: skip
 
     def feed(self, line: str) -> None:
@@ -192,6 +194,9 @@ class LlamaLog:
     def _drafted(self, match: re.Match[str], line: str) -> None:
         self._load.marks.add("drafted")
 
+    def _predicts(self, match: re.Match[str], line: str) -> None:
+        self._load.marks.add("mtp")
+
     def _tower(self, match: re.Match[str], line: str) -> None:
         self._load.tower.append(("weights", self._tower_place, _mib(match[1]), line))
 
@@ -220,7 +225,7 @@ class LlamaLog:
         if len(real) > 1:
             notes.append(f"the log shows {len(real)} loads; {'the last of this model' if ours else 'the last'} is compared")
         if drafts := load.contexts[1:]:
-            notes.append(f"{len(drafts)} more context{'s' if len(drafts) > 1 else ''} on this model (a draft's) are shown apart")
+            notes.append(f"{len(drafts)} more context{'s' if len(drafts) > 1 else ''} on this model, for drafting, shown apart")
         rates = longest(load.rates)
         if "drafted" in load.marks:
             rates = tuple(replace(rate, decode_tokens_per_s=None) for rate in rates)

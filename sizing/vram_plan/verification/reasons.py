@@ -74,6 +74,8 @@ def _unseen(seen: Observation, name: str) -> str:
 def _unplanned(plan: Plan, name: str) -> str:
     if name in ("gpu_memory", "available_kv", "kv_tokens", "num_blocks", "max_concurrency") and plan.devices[0].usable is None:
         return "the plan needs to know the card: name it with --gpu"
+    if name.startswith("mtp"):
+        return "the model's own prediction layers, which the plan leaves out (--set mtp=true)"
     if name.startswith("draft"):
         return "a draft's context or file, which the plan does not hold"
     if name.startswith("mmproj"):

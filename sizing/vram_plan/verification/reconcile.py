@@ -81,13 +81,22 @@ def _joined(plan: Plan, seen: Observation) -> list[Figure]:
 
 
 def _terms_at(plan: Plan, place: Place, told: Iterable[str] = ()) -> dict[str, int]:
-    """The terms of a place by name, joined as the engine tells them: a context is cache and states, what is held is everything."""
+    """The terms of a place by name, joined as the engine tells them: a context is cache and states, prediction layers are in
+    the model's buffer, what is held is everything."""
     terms: tuple[Term, ...] = plan.host.terms if place == HOST else plan.devices[place].terms if isinstance(place, int) else ()
     sums: dict[str, int] = {}
     for term in terms:
-        name = "held" if "held" in told else "context" if "context" in told and term.name in ("kv_cache", "state") else term.name
+        name = _told_as(term.name, told)
         sums[name] = sums.get(name, 0) + term.bytes
     return sums
+
+
+def _told_as(term: str, told: Iterable[str]) -> str:
+    if "held" in told:
+        return "held"
+    if "context" in told and term in ("kv_cache", "state"):
+        return "context"
+    return "weights" if term == "mtp_weights" else term
 
 
 def _summed(plan: Plan, name: str) -> float | None:

@@ -60,9 +60,21 @@ def _usable(model: Model, given: Mapping[str, Any], seen: Observation) -> list[S
                 found.append(Seen("quant", item.value, item.line))
         elif item.name == "quant" and seen.engine in _GGUF_ENGINES and (model.is_gguf or "bits" in given):
             continue
+        elif item.name == "mtp" and (seen.engine != "llama.cpp" or not _predicts(model)):
+            continue
         else:
             found.append(item)
     return found
+
+
+def _predicts(model: Model) -> bool:
+    """Whether the plan knows this model's prediction layers."""
+    from ..engines.llamacpp_draft import predictor
+
+    try:
+        return bool(predictor(model))
+    except UsageError:
+        return False
 
 
 def _asked_for(name: str, given: Mapping[str, Any], options: Mapping[str, Any]) -> Any:
