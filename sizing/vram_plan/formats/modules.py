@@ -45,6 +45,7 @@ _OUTER: Final = frozenset({"model", "language_model", "transformer", "backbone",
 _LAYERS: Final = frozenset({"layers", "h", "blocks", "block"})
 #: Bounds on patterns of an unknown file: so many, so long, with so many unbounded repeats once the outer ones are cut.
 _MAX_EXPRESSIONS, _MAX_LENGTH, _MAX_REPEATS = 64, 200, 2
+_FEW: Final = 16
 
 
 @lru_cache(maxsize=1 << 15)
@@ -96,6 +97,11 @@ class ModuleList:
         return frozenset(_inner(entry) for entry in self.entries if not entry.startswith("re:") and "*" not in entry)
 
     @cached_property
+    def _few(self) -> tuple[str, ...]:
+        """Plain entries so few that each is quicker to look for than all runs of a name are to make."""
+        return tuple(f".{entry}." for entry in self._plain if entry) if len(self._plain) <= _FEW else ()
+
+    @cached_property
     def _prefixes(self) -> tuple[str, ...]:
         """Entries whose only wildcard is their end: `model.layers.0.self_attn*`."""
         globs = [e for e in self.entries if e.endswith("*") and e.count("*") == 1 and not e.startswith("re:")]
@@ -121,7 +127,9 @@ class ModuleList:
         return any(self._holds(name) for name in names)
 
     def _holds(self, name: str) -> bool:
-        if self._plain and not self._plain.isdisjoint(_runs(name)):
+        if self._few and any(entry in f".{name}." for entry in self._few):
+            return True
+        if self._plain and not self._few and not self._plain.isdisjoint(_runs(name)):
             return True
         if self._prefixes and name.startswith(self._prefixes):
             return True
