@@ -30,7 +30,7 @@ def bench(seconds: float = 5, said: list[str] | None = None) -> measure.Bench:
 def points_of(b: measure.Bench, run: Run = RUN, share: float = 0.2) -> list[Any]:
     with torch.inference_mode():
         built = b.build(run)
-        return [] if built is None else [*b.decode(list(b.tasks(*built)), share), *b.prompts(*built)]
+        return [] if built is None else [*b.rounds(list(b.tasks(*built)), share), *b.prompts(*built)]
 
 
 def test_points_carry_the_bytes_and_arithmetic_of_their_step() -> None:

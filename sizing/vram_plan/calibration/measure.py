@@ -24,15 +24,15 @@ __all__ = ["Bench", "is_out_of_memory"]
 
 #: Most rounds, where the steps are quick and the time allows.
 _MOST_ROUNDS = 9
-_WARM_S = 0.5
 #: A later round this much slower than the first: heat or a neighbour.
 _DRIFT, _SPREAD = 1.10, 1.15
 
 
 @dataclass(slots=True)
 class _Task:
-    """One point being measured: what to call, what it will say, the times of each round."""
+    """One point being measured: in words, what it will say, what to call, the times of each round."""
 
+    words: str
     point: Point
     call: Callable[[], Any]
     rounds: list[list[float]] = field(default_factory=list)
@@ -70,32 +70,21 @@ class Bench:
 
     # --- bandwidth and products ---
 
-    def bandwidth(self, sizes: tuple[int, int]) -> Iterator[Point]:
+    def bandwidth(self, sizes: tuple[int, int]) -> Iterator[_Task]:
         """Copying a buffer, and reading one: the smaller stays in the last cache, the larger does not."""
         for name, size in zip(("cache", "memory"), sizes, strict=True):
-            self.say(f"bandwidth, {name}")
             source = fill(self.torch.empty(size // 4, dtype=self.torch.float32, device=self.place))
             target = self.torch.empty_like(source)
-            yield self._repeated(Point("copy", name, "f32", bytes=2 * source.nbytes), partial(target.copy_, source))
-            yield self._repeated(Point("read", name, "f32", bytes=source.nbytes), source.sum)
+            yield _Task(f"copying, {name}", Point("copy", name, "f32", bytes=2 * source.nbytes), partial(target.copy_, source))
+            yield _Task(f"reading, {name}", Point("read", name, "f32", bytes=source.nbytes), source.sum)
 
-    def products(self, shapes: tuple[tuple[int, int, int], ...]) -> Iterator[Point]:
+    def products(self, shapes: tuple[tuple[int, int, int], ...]) -> Iterator[_Task]:
         """Rows × inputs by inputs × columns, of random numbers."""
         dtype = dtype_named(self.dtype)
         for rows, columns, inputs in shapes:
-            self.say(f"matrix product of {rows} rows")
             x, w = (fill(self.torch.empty(n, inputs, dtype=dtype, device=self.place)) for n in (rows, columns))
             point = Point("matmul", f"{rows}x{columns}x{inputs}", self.dtype, tokens=rows, flops=2.0 * rows * columns * inputs)
-            yield self._repeated(point, partial(self.torch.nn.functional.linear, x, w))
-
-    def _repeated(self, point: Point, call: Callable[[], Any]) -> Point:
-        """Warm for half a second at most, then 15 times, or as often as 2 % of the time allow (5 at least)."""
-        share = max(self.left * 0.02, 0.02)
-        once, started = self.clock.times(call, 1)[0], time.monotonic()
-        while time.monotonic() - started < min(_WARM_S, share / 2):
-            self.clock.times(call, 1)
-        s = summary(self.clock.times(call, max(min(15, int(share / max(once, 1e-7))), 5)))
-        return replace(point, median_s=s.median_s, p10_s=s.p10_s, p90_s=s.p90_s, n=s.n)
+            yield _Task(f"matrix product of {rows} rows", point, partial(self.torch.nn.functional.linear, x, w))
 
     # --- decoders ---
 
@@ -161,13 +150,14 @@ class Bench:
         def eager() -> None:
             decoder.step(depth, layers)
 
+        words = f"{run.name}: a token after {depth:,}"
         try:
             eager()
-            yield _Task(replace(point, mode="eager"), eager)
+            yield _Task(words, replace(point, mode="eager"), eager)
             if self.use_graphs:
-                yield _Task(replace(point, mode="graph"), self._recorded(eager))
+                yield _Task(words, replace(point, mode="graph"), self._recorded(eager))
         except (RuntimeError, MemoryError) as error:
-            self._skip(f"{run.name}: a token after {depth:,}", error)
+            self._skip(words, error)
 
     def _recorded(self, call: Callable[[], Any]) -> Callable[[], Any]:
         """The call as a CUDA graph, so that launching its kernels takes no time of the host's."""
@@ -193,13 +183,13 @@ class Bench:
         else:
             self.flag(f"{what}: torch cannot run it here ({str(error).splitlines()[0][:100] if str(error) else type(error).__name__})")
 
-    def decode(self, tasks: list[_Task], share_s: float) -> Iterator[Point]:
+    def rounds(self, tasks: list[_Task], share_s: float) -> Iterator[Point]:
         """Rounds over all tasks, so that a drift of the machine touches all alike: three at least, more where time is left."""
         started = time.monotonic()
         for number in range(_MOST_ROUNDS):
             begun = time.monotonic()
             for task in tasks:
-                self.say(f"{task.point.shape}: a token after {task.point.depth:,}, round {number + 1}")
+                self.say(f"{task.words}, round {number + 1}")
                 if number and time.monotonic() > started + 2 * share_s:
                     break
                 for _ in range(1 if self.place.type == "cpu" else 3):
@@ -215,20 +205,20 @@ class Bench:
 
     def _steadiness(self, tasks: list[_Task]) -> None:
         """Says how many steps scattered, and how many took longer or shorter in the last round than in the first."""
-        spread = {task.point.shape: (s := summary(task.times)).p90_s / s.median_s for task in tasks}
-        wide = [ratio for ratio in spread.values() if ratio > _SPREAD]
+        spread = [(s := summary(task.times)).p90_s / s.median_s for task in tasks]
+        wide = [ratio for ratio in spread if ratio > _SPREAD]
         if wide:
             most = f"the 90th percentile is up to {max(wide):.2f} of the median"
-            self.flag(f"the times of {len(wide)} of {len(spread)} models scatter: {most}")
+            self.flag(f"the times of {len(wide)} of {len(spread)} points scatter: {most}")
         if tasks and len(tasks[0].rounds) < ROUNDS:
             self.flag(f"there was time for {len(tasks[0].rounds)} of {ROUNDS} rounds: what else ran here took part of it")
         moved = [summary(task.rounds[-1]).median_s / summary(task.rounds[0]).median_s for task in tasks]
         drifted = [max(ratio, 1 / ratio) for ratio in moved if max(ratio, 1 / ratio) > _DRIFT]
         if drifted:
-            self.flag(f"{len(drifted)} of {len(tasks)} steps changed by up to {max(drifted) - 1:.0%} from the first round to the last")
+            self.flag(f"{len(drifted)} of {len(tasks)} points changed by up to {max(drifted) - 1:.0%} from the first round to the last")
 
     def prompts(self, decoder: Decoder, run: Run) -> Iterator[Point]:
-        """Prompts of each length: the first always, at least twice after one that is not counted; others while time is left."""
+        """Prompts of each length: the first always, three times or more after one that is not counted; others while time is left."""
         for number, tokens in enumerate(run.prompts):
             if number and self.left <= 0:
                 break
@@ -241,7 +231,7 @@ class Bench:
             try:
                 decoder.prefill(ids)
                 once = self.clock.times(partial(decoder.prefill, ids), 1)
-                more = max(min(int(self.left * 0.03 / max(once[0], 1e-6)), 7), 1)
+                more = max(min(int(self.left * 0.03 / max(once[0], 1e-6)), 7), 2)
                 s = summary(once + self.clock.times(partial(decoder.prefill, ids), more))
             except (RuntimeError, MemoryError) as error:
                 self._skip(f"{run.name}: a prompt of {tokens:,}", error)

@@ -136,10 +136,8 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     if peak is not None:
         yield point("activations", peak, activation_bytes(layout, job.prompt, int(DTYPE_BYTES[dtype])))
     tensors = resident + (peak or 0)
-    if place.type == "cpu":
-        reserved, total = tensors + kept - resident, tensors + kept - resident
-    else:
-        reserved, total = meter.reserved(tensors), meter.whole(used_before)
+    cpu = tensors + kept - resident if place.type == "cpu" else None
+    reserved, total = cpu or meter.reserved(tensors), cpu or meter.whole(used_before)
     if total is not None:
         for part, size in split_rest(base, tensors, reserved, total).items():
             yield point(part, size)

@@ -237,7 +237,7 @@ def plan_work(facts: Facts, budget_s: float, model: Architecture | None = None, 
     dtype = facts.dtype
     usable, element = usable_bytes(facts.free_bytes), DTYPE_BYTES[dtype]
     steps = _steps(facts.gpu)
-    share = 0.6 if model is not None else 0.8
+    share = 0.5 if model is not None else 0.7
     chosen = next((s for s in steps if _fits(_runs(s, facts, dtype, budget_s), facts, element, usable * share, budget_s * share)), None)
     notes = []
     if chosen is None:
@@ -271,7 +271,7 @@ def _total_seconds(runs: list[Run], facts: Facts, element: float) -> float:
 
 def _fits(runs: tuple[Run, ...], facts: Facts, element: float, usable: float, budget_s: float) -> bool:
     held = sum(_held_bytes(run, element) for run in runs)
-    if held > 0.8 * usable or held / facts.fill_bytes_per_s > _BUILD_SHARE * budget_s:
+    if held > 0.75 * usable or held / facts.fill_bytes_per_s > _BUILD_SHARE * budget_s:
         return False
     return sum(_decode_seconds(run, facts, element) for run in runs) <= _DECODE_SHARE * budget_s
 
@@ -314,7 +314,7 @@ def _products(facts: Facts, budget_s: float) -> tuple[tuple[int, int, int], ...]
         return (512, 14336, 4096), (2048, 14336, 4096)
     for scale in (4, 2, 1):
         shape = (64 * scale, 3584 * scale // 2, 1024 * scale // 2)
-        if 2.0 * shape[0] * shape[1] * shape[2] / max(facts.matmul_flops, 1) * 8 < 0.03 * budget_s:
+        if 2.0 * shape[0] * shape[1] * shape[2] / max(facts.matmul_flops, 1) * ROUNDS * (STEPS + 1) < 0.04 * budget_s:
             return (shape,)
     return ((64, 1792, 512),)
 

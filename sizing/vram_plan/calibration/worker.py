@@ -68,7 +68,7 @@ def _look(job: Mapping[str, Any], speaker: _Speaker) -> None:
 
 
 def _measure(job: Mapping[str, Any], speaker: _Speaker) -> None:
-    """Bandwidth, products, then every run built, the single tokens of all in rounds, and at last the prompts."""
+    """Every run built; bandwidth, products and the single tokens of all in rounds; at last the prompts."""
     from .driver import Watch, disturbances
     from .kernels import load_torch
     from .measure import Bench
@@ -92,9 +92,6 @@ def _measure(job: Mapping[str, Any], speaker: _Speaker) -> None:
 def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot]) -> Iterator[Point]:
     from .work import run_from_wire
 
-    yield from bench.bandwidth(tuple(job["buffers"]))
-    yield from bench.products(tuple(tuple(shape) for shape in job["matmul"]))
-    bench.free()
     built = []
     for run in map(run_from_wire, job["runs"]):
         extra = run.role == "fit" and (run.weights != job["dtype"] or run.architecture.experts)
@@ -103,7 +100,10 @@ def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot
         elif found := bench.build(run):
             built.append(found)
     looks.append(watch.look())
-    yield from bench.decode([task for one in built for task in bench.tasks(*one)], bench.left * 0.7)
+    tasks = [*bench.bandwidth(tuple(job["buffers"])), *bench.products(tuple(tuple(shape) for shape in job["matmul"]))]
+    yield from bench.rounds([*tasks, *(task for one in built for task in bench.tasks(*one))], bench.left * 0.6)
+    del tasks
+    bench.free()
     looks.append(watch.look())
     for one in built:
         yield from bench.prompts(*one)
