@@ -152,8 +152,8 @@ def _steps(gpu: bool) -> tuple[_Step, ...]:
     """From the most telling to the least."""
     prompts = (512, 2048, 8192) if gpu else (128, 256)
     rungs = [
-        _Step((2048, 4096, 5120), 8, 24, layers, held, (64, 16384), prompts, 32000)
-        for layers, held in ((32, 12), (24, 8), (16, 6), (12, 4), (8, 3), (6, 2))
+        _Step((2048, 4096, 5120), 8, 24 if layers >= 24 else 16, layers, held, (64, 16384), prompts, 32000)
+        for layers, held in ((32, 12), (24, 8), (16, 6), (12, 4), (10, 3), (8, 3), (6, 2))
     ]
     rungs.append(_Step((2048, 4096, 5120), 4, 12, 4, 3, (64, 4096), prompts[:2], 32000))
     for layers in (8, 4):
