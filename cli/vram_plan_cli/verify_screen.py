@@ -22,7 +22,8 @@ _NAMES: Final = {
     "max_context_of_that_memory": "longest context of that", "max_concurrency": "requests at once", "num_blocks": "KV blocks",
     "non_torch": "non-torch", "cuda_graphs": "CUDA graphs", "file_bytes": "model file", "gpu_memory": "memory",
     "context": "cache and states", "held": "process holds", "mmproj": "vision/audio tower", "mmproj_compute": "tower compute",
-    "draft_kv_cache": "draft KV cache", "draft_compute": "draft compute", "mtp_kv_cache": "MTP KV cache", "mtp_compute": "MTP compute", "buffers": "buffers", "buffers_and_ram": "buffers, RAM too",
+    "draft_kv_cache": "draft KV cache", "draft_compute": "draft compute", "mtp_kv_cache": "MTP KV cache", "mtp_compute": "MTP compute",
+    "buffers": "buffers", "buffers_and_ram": "buffers, RAM too",
 }  # fmt: skip
 #: Below this width the reasons go under the table.
 _WIDE: Final = 110

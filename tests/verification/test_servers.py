@@ -215,7 +215,16 @@ def test_generations_that_tell_nothing(answer: Any) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["ftp://127.0.0.1", "http://", "http://user:secret@127.0.0.1:8080", "http://127.0.0.1:99999", "http://[::1", "http://a b/", "http://\x00"]
+    "text",
+    [
+        "ftp://127.0.0.1",
+        "http://",
+        "http://user:secret@127.0.0.1:8080",
+        "http://127.0.0.1:99999",
+        "http://[::1",
+        "http://a b/",
+        "http://\x00",
+    ],
 )
 def test_addresses_that_are_none(text: str) -> None:
     with pytest.raises(vp.UsageError) as caught:

@@ -58,13 +58,16 @@ def _usable(model: Model, given: Mapping[str, Any], seen: Observation) -> list[S
         elif item.name == "online_quant":
             if model.stored_format in _SIXTEEN_BITS and not {"quant", "bits"} & set(given):
                 found.append(Seen("quant", item.value, item.line))
-        elif item.name == "quant" and seen.engine in _GGUF_ENGINES and (model.is_gguf or "bits" in given):
-            continue
-        elif item.name == "mtp" and (seen.engine != "llama.cpp" or not _predicts(model)):
-            continue
-        else:
+        elif not _foreign(item.name, model, given, seen):
             found.append(item)
     return found
+
+
+def _foreign(name: str, model: Model, given: Mapping[str, Any], seen: Observation) -> bool:
+    """Whether the plan cannot take this setting: a file's own format, prediction layers that are not known."""
+    if name == "quant":
+        return seen.engine in _GGUF_ENGINES and (model.is_gguf or "bits" in given)
+    return name == "mtp" and (seen.engine != "llama.cpp" or not _predicts(model))
 
 
 def _predicts(model: Model) -> bool:

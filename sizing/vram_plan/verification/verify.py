@@ -26,6 +26,7 @@ __all__ = ["reconciled", "verify"]
 LEAST_PROMPT: Final = 256
 LEAST_OUTPUT: Final = 16
 
+
 def verify(
     model: Plan | Model | str,
     against: str,
@@ -202,4 +203,3 @@ def _plan_of(model: Model, request: dict[str, Any], rate: Rate) -> Plan | None:
         return make_plan(model, **{**changed, "options": options})
     except UsageError:
         return None
-
