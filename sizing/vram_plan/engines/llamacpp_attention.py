@@ -29,7 +29,7 @@ class Attention:
         self.widest_v = max((layer.kv_heads * layer.v_dim for layer in owners if layer.kind != "cross"), default=0)
         self.masks: dict[int, int] = {}
         self.places: dict[int, tuple[int, ...]] = {}
-        self.rotations: dict[tuple[int, int], int] = {}
+        self.rotations: dict[tuple[int, int], tuple[int, ...]] = {}
         self.cast: dict[int, int] = {}
         self.slots: tuple[int, ...] = ()
         self.positions: tuple[int, ...] = ()
@@ -41,6 +41,7 @@ class Attention:
         self.before = -1
         self.top: list[int] = []
         self.index_mask: tuple[int, ...] = ()
+        self.mixed_inputs: tuple[int, ...] = ()
         self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.per_layer = self.per_layer_made = -1
         self.global_shapes = global_shapes(a)
 
@@ -76,7 +77,7 @@ class Attention:
 
     def rotated(self, width: int, x: int, window: int, size: int) -> int:
         """Queries, K and V are turned by a Hadamard matrix before they meet a quantised cache."""
-        return self.fp32(width, self.rotations[window, size], x) if (window, size) in self.rotations else x
+        return self.fp32(width, *self.rotations[window, size], x) if (window, size) in self.rotations else x
 
     def cached(self, cache: CacheLayer, *kept: int) -> None:
         """Copies into the cache."""

@@ -47,6 +47,7 @@ class Context(NamedTuple):
     fp16_copies: bool = True
     rotates: bool = True
     rollback: int = 0
+    mixed: bool = False
 
     @property
     def states(self) -> int:

@@ -47,6 +47,8 @@ class Recorder(Recurrent):
         self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
         if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
             embedded, _ = self.given(4 * self.tokens), self.given(row)
+            if self.context.mixed:
+                self.mixed_inputs = self.given(4 * self.tokens), self.given(row), self.given(8 * self.tokens)
         if "per_layer_model_proj" in self.global_shapes:
             self.per_layer = self.given(4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens)
         if not first:  # the last sum of the layer before is made here
@@ -69,7 +71,17 @@ class Recorder(Recurrent):
         self.chosen = self.given(4 * self.context.outputs) if last else -1
         if learned >= 0:
             embedded = self.tape.add(row, embedded, learned, over=(embedded, learned))
-        return self.fp32(self.a.hidden_size, embedded) if self.host else embedded
+        return self.looked_up(embedded) if self.host else embedded
+
+    def looked_up(self, tokens: int) -> int:
+        """The embeddings of tokens; later builds also make them of tokens and embeddings mixed, whatever is asked for."""
+        embedded = self.fp32(self.a.hidden_size, tokens)
+        if self.mixed_inputs:
+            mixed_tokens, given, slots = self.mixed_inputs
+            rows, whole = self.fp32(self.a.hidden_size, mixed_tokens), self.fp32(self.a.hidden_size, given)
+            self.tape.read(rows, slots)
+            self.tape.keep(whole)
+        return embedded
 
     def attention_inputs(self, layer: Layer, cache: CacheLayer) -> None:
         """What layers with one window share: positions, matrices that turn a quantised cache, places in it, the mask."""
@@ -77,8 +89,9 @@ class Recorder(Recurrent):
         if layer.turned and not self.positions:
             self.positions = (self.given(4 * self.tokens),)
         for size in self.turns_of(cache):
-            if size and (cache.window, size) not in self.rotations and cache.v_dim:
-                self.rotations[cache.window, size] = self.given(4 * size * size)
+            if size and cache.v_dim:
+                held = self.rotations.get((cache.window, size), ())
+                self.rotations[cache.window, size] = (*held, self.given(4 * size * size))
         v_places = 8 * self.tokens * (1 if c.flash else self.widest_v)
         if "indexer.attn_k" in layer.shapes:
             self.index_mask = self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)

@@ -31,7 +31,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "n_gpu_layers": "layers on the GPUs, counted from the back, the output being one of them; 0 to 100000 (all)",
     "tensor_split": "shares of the layers each GPU gets, as 3,1 (by free memory)",
     "backend": "cuda, rocm, vulkan, metal or cpu (by the GPU's vendor)",
-    "build": "llama.cpp of that month, as 2026-10 (the newest described)",
+    "build": "llama.cpp of that month, as 2026-05 (2026-10)",
     "draft": "a smaller model that drafts tokens, named as MODEL is (none)",
     "mtp": "true: the model's own prediction layers draft tokens (false)",
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
@@ -49,6 +49,7 @@ class Build:
     rotates: bool
     cells: int
     source: str
+    mixed: bool = False
 
 
 @lru_cache(maxsize=1)
