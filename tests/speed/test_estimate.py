@@ -178,3 +178,12 @@ def test_the_first_token_of_a_server_comes_when_it_came() -> None:
             errors.append(abs(speed.ttft_s * 1000 / case.ttft_ms - 1))
     assert len(errors) >= 15
     assert median(errors) <= 0.15
+
+
+def test_sums_over_pcie_take_longer() -> None:
+    shares = []
+    for gpus in ("2x RTX 4090", "2x RTX 3090"):  # the latter have a bridge
+        speed = vp.plan("qwen3-32b", engine="vllm", quant="AWQ", context=2048, gpus=gpus, tensor_parallel=2).speed
+        assert speed is not None
+        shares.append(int(speed.decode.why.partition(" % link")[0].rpartition(" ")[2]))
+    assert shares[0] > 2 * shares[1]

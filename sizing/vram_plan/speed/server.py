@@ -8,7 +8,7 @@ from ..formats import Format
 from ..hardware import Device, topology_of
 from .hardware import Rates
 
-__all__ = ["link_rate", "peak_flops", "quantises_activations"]
+__all__ = ["far_apart", "link_rate", "peak_flops", "quantises_activations"]
 
 #: Between nodes: one 400 Gbit/s port a GPU (NVIDIA DGX H100 user guide), 50 GB/s one direction.
 _NETWORK = 50e9
@@ -32,6 +32,12 @@ def peak_flops(rates: Rates, format: Format) -> float:
 def quantises_activations(format: Format) -> bool:
     """FP8 weights are multiplied with activations that are quantised before every matrix: kernels more a layer."""
     return _width(format.name) == "fp8"
+
+
+def far_apart(devices: tuple[Device, ...]) -> bool:
+    """Whether sums go over PCIe or a network."""
+    link = topology_of(devices)
+    return link.nodes > 1 or link.link == "PCIe"
 
 
 def link_rate(devices: tuple[Device, ...]) -> float | None:

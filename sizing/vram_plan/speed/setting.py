@@ -25,7 +25,7 @@ from .hardware import Rates, backend_of, rates_of
 from .measured import Measured, measured_of, rates_measured
 from .reads import Reads, reads_of
 from .roofline import UBATCH, Ranks
-from .server import link_rate, peak_flops, quantises_activations
+from .server import far_apart, link_rate, peak_flops, quantises_activations
 from .words import age_of, flag, version_age
 
 __all__ = ["LLAMA", "Gpu", "Setting", "setting_of"]
@@ -79,9 +79,11 @@ def setting_of(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting
 
 
 def _with_measured(setting: Setting | None, work: Work, devices: tuple[Device, ...]) -> Setting | None:
-    """In place of the fitted constants what was measured on these devices, if anything."""
+    """In place of the fitted constants what was measured on these devices, if anything. A device of no catalogue row has no others."""
     ranks = setting.ranks.count if setting and setting.ranks else 1
     measured = measured_of(work, devices, ranks, setting.basis) if setting else None
+    if any(device.spec is None for device in devices) and not (measured and measured.whole):
+        return None
     return replace(setting, measured=measured, basis=measured.basis) if setting and measured else setting
 
 
@@ -107,6 +109,8 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     data = copies(work) if work.engine == "vllm" else 1
     together = devices[: count * (data if reads.experts else 1)]  # of a pipeline's stages each sums within itself
     ranks = Ranks(count, slowest, peak_flops(slowest, work.format), link_rate(together), data, stages)
+    if far_apart(together):
+        server = replace(server, reduce_s=max(server.reduce_s, float(table()["assumed"]["far_reduce_s"]["value"])))
     if work.engine == "vllm" and checkpoint_cache(model) == "fp8":
         elements = (float(CACHE_TYPES["fp8"]), float(CACHE_TYPES["fp8"]))
     return Setting(
