@@ -102,6 +102,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         found = module.completed(model, work, devices, found)
     placed = _place(found, devices)
     fit = _fit(model, work, devices, found, placed)
+    speed = _speed(model, work, devices, found)
     return Plan(
         model=summary(model),
         request=_request_summary(work),
@@ -112,13 +113,14 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         memory=_memory(placed),
         fit=fit,
         engine=dict(found.figures),
-        speed=_speed(model, work, devices, found),
+        speed=speed,
         launch=launch(model, work, devices, found),
         notes=(
             *(Note("info", text) for text in model.notes),
             *notes,
             *(Note("info", text) for text in machine.notes),
             *_device_notes(devices),
+            *_speed_note(work, devices, speed),
             *_spill_note(machine, fit.verdict),
             *((Note("info", machine.reason),) if machine.reason and not devices else ()),
             *(Note("info", text) for text in (*found.notes, *offload_notes(model, work, found.host))),
@@ -132,6 +134,16 @@ def _speed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocat
     from .speed.estimate import estimate
 
     return estimate(model, work, devices, found)
+
+
+def _speed_note(work: Work, devices: tuple[Device, ...], speed: SpeedEstimate | None) -> tuple[Note, ...]:
+    """Why a device that was calibrated has no speed all the same."""
+    if speed is not None or not any(device.profile for device in devices):
+        return ()
+    from .speed.measured import why_no_speed
+
+    why = why_no_speed(work, devices)
+    return (Note("info", f"no speed: the calibration of {devices[0].name} is not used: {why}"),) if why else ()
 
 
 def max_context(model: Model | str, **request: Any) -> int | None:

@@ -69,8 +69,23 @@ def test_a_plan_on_it_is_transformers_with_what_was_measured():
 def test_kernels_of_another_dtype_say_nothing_on_a_processor():
     save_profile(a_cpu_profile())
     plan = vp.plan("qwen3-0.6b", gpus="cpu", context="2k", quant="F16")
-    assert plan.speed is not None
-    assert "is not used: it has no times of eager steps in f16 (measure with --dtype f16)" in plan.speed.basis
+    assert plan.speed is None
+    assert notes(plan)[-1].endswith("is not used: it has no times of eager steps in f16 (measure with --dtype f16)")
+
+
+def notes(plan: vp.Plan) -> list[str]:
+    return [note.text for note in plan.notes if note.text.startswith("no speed")]
+
+
+def test_prompts_far_off_leave_a_processor_without_a_speed():
+    """There are no fitted constants for it to fall back on."""
+    held = (*a_cpu_profile().held_out[:2], replace(a_cpu_profile().held_out[2], error=0.31))
+    save_profile(replace(a_cpu_profile(), held_out=held))
+    plan = vp.plan("qwen3-0.6b", gpus="cpu", context="2k")
+    assert plan.speed is None
+    assert notes(plan) == [
+        "no speed: the calibration of AMD EPYC 9554 64-Core Processor is not used: prompts are off by 31.0 % on what it had not seen"
+    ]
 
 
 @pytest.mark.parametrize("engine", ["vllm", "sglang", "ollama", "llama.cpp"])

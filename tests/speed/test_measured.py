@@ -68,6 +68,13 @@ def test_a_lucky_check_promises_no_more_than_equal_cards_keep():
     assert found.decode.high == pytest.approx(found.decode.tokens_per_s * 1.05)
 
 
+def test_steps_that_scatter_widen_the_range():
+    points = tuple(replace(p, p10_s=0.8 * p.median_s, p90_s=1.4 * p.median_s) for p in a_profile().points)
+    found = speed(replace(a_profile(), points=points))
+    assert found.decode.low == pytest.approx(found.decode.tokens_per_s * 0.7)
+    assert found.decode.high == pytest.approx(found.decode.tokens_per_s * 1.3)
+
+
 @pytest.mark.parametrize(("error", "words"), [(0.21, "off by 21 % on what it had not seen"), (None, "was not measured")])
 def test_an_error_above_a_fifth_keeps_the_fitted_constants_and_says_so(error: float | None, words: str):
     profile = held_out(error) if error else replace(a_profile(), held_out=())

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
     from .estimate import Step
 
-__all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured"]
+__all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured", "why_no_speed"]
 
 #: A calibration further off than this on what it had not seen is not used.
 MOST_ERROR: Final = 0.20
@@ -46,6 +46,11 @@ class Measured:
     prefill_range: Spread | None = None
     decode_scale: float = 1.0
     prefill_scale: float = 1.0
+
+    @property
+    def whole(self) -> bool:
+        """True where tokens and prompts need no fitted constant."""
+        return self.decode and self.prefill
 
 
 def measured_of(work: Work, devices: tuple[Device, ...], ranks: int, fitted_basis: str) -> Measured | None:
@@ -81,7 +86,8 @@ def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> 
     if work.engine != "transformers":
         return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
     words += f", prompts within {_percent(prefill_error)}" if prompts else f"; prompts: {fitted_basis}"
-    return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error), _range(prefill_error))
+    scatter = _scatter(profile, mode)
+    return Measured(words, fitted, mode, dtype, 1, True, prompts, _range(decode_error, scatter), _range(prefill_error, scatter))
 
 
 def _dtype(format: str, profile: Profile) -> str:
@@ -104,10 +110,28 @@ def _percent(error: float | None) -> str:
     return f"{100 * (error or 0.0):.1f} %"
 
 
-def _range(error: float | None) -> Spread:
-    """Rates between 1 − e and 1 + e of the estimate."""
-    most = max(error or 0.0, LEAST_ERROR)
+def _scatter(profile: Profile, mode: Mode) -> float:
+    """How far single steps lay from their median, as a share of it: on a busy machine more than any check of medians shows."""
+    steps = [p for p in profile.points if p.what == "decode" and p.mode == mode and p.median_s > 0]
+    shares = sorted((p.p90_s - p.p10_s) / 2 / p.median_s for p in steps)
+    return shares[len(shares) // 2] if shares else 0.0
+
+
+def _range(error: float | None, scatter: float) -> Spread:
+    """Rates between 1 − e and 1 + e of the estimate: e is the held-out error, no less than the steps themselves scattered."""
+    most = min(max(error or 0.0, scatter, LEAST_ERROR), 0.9)
     return Spread(1 - most, 1 + most)
+
+
+def why_no_speed(work: Work, devices: tuple[Device, ...]) -> str:
+    """What keeps a measured device that no catalogue describes from having a speed; empty where nothing was measured."""
+    profile = next((device.profile for device in devices if device.profile and device.spec is None), None)
+    if profile is None or not profile.points or work.engine in _OWN_KERNELS:
+        return ""
+    found = _calibrated(work, profile, 1, "")
+    if found.decode:
+        return f"prompts are off by {_percent(profile.worst_error('prefill'))} on what it had not seen"
+    return found.basis.partition("is not used: ")[2]
 
 
 def rates_measured(device: Device) -> Rates | None:
