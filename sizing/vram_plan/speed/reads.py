@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from operator import attrgetter
 
 from ..engines.weights import weights_of
 from ..formats import Format
 from ..formats.storage import storage_bytes
-from ..models.architecture import CacheLayer
+from ..models.architecture import CacheLayer, Tensor
 from ..models.model import Model
 
 __all__ = ["Reads", "reads_of"]
@@ -113,6 +114,8 @@ class Reads:
 
 #: Vectors (norms, biases) are added or scaled with: no part of the arithmetic.
 _MATRIX_DIMENSIONS = 2
+#: Everything of a tensor but its layer.
+_ALIKE = attrgetter("role", "shape", "experts", "stored_as", "part")
 
 
 @lru_cache(maxsize=256)
@@ -123,13 +126,14 @@ def reads_of(model: Model, format: Format) -> Reads:
     parameters: Counter[str] = Counter()
     stored: Counter[str] = Counter()
     tied = model.architecture.tied_embeddings and not weights.head
-    for tensor in weights.tensors:
+    for alike, count in Counter(map(_ALIKE, weights.tensors)).items():
+        tensor = Tensor(alike[0], None, *alike[1:])
         if tensor.part != "text" or (tensor.role == "token_embd" and not tied):
             continue
-        size = storage_bytes(tensor.stored_as, tensor.shape)
+        size = count * storage_bytes(tensor.stored_as, tensor.shape)
         kind = "expert" if tensor.experts else "head" if tensor.role in ("output", "output.bias", "token_embd") else "shared"
         bytes_of[kind] += size
-        parameters[kind] += tensor.parameters if len(tensor.shape) >= _MATRIX_DIMENSIONS else 0
+        parameters[kind] += count * tensor.parameters if len(tensor.shape) >= _MATRIX_DIMENSIONS else 0
         stored[tensor.stored_as] += size
     a = model.architecture
     return Reads(
