@@ -134,7 +134,7 @@ def _verdict(profile: Profile) -> str:
         return f"{off}: over {100 * _MOST_ERROR:.0f} %, so later plans keep the catalogue's constants."
     if prompt is not None and prompt > _MOST_ERROR:
         return f"{off}: later plans on this device use it for tokens, and keep the catalogue's constants for prompts."
-    return f"{off}: later plans on this device use it, with that as their range."
+    return f"{off}: later plans on this device use it, with at least that as their range."
 
 
 def _constants(profile: Profile) -> list[tuple[str, ...]]:
