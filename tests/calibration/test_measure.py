@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from vram_plan.calibration.work import ROUNDS, Run
 
 pytest.importorskip("torch")
 from vram_plan.calibration import measure
+from vram_plan.calibration.clock import Clock
 from vram_plan.calibration.decoder import Decoder
 from vram_plan.calibration.kernels import load_torch
 
@@ -97,6 +100,67 @@ def test_without_time_each_point_is_still_taken_once_and_that_is_said() -> None:
     assert [p.n for p in points if p.what == "decode"] == [5, 5, 5]
     assert [p.tokens for p in points if p.what == "prefill"] == [8]
     assert any("1 of 3 rounds" in flag for flag in b.flags)
+
+
+class FakeCuda:
+    """What the bench asks of `torch.cuda`, so that its own bookkeeping can be seen without a GPU: no kernel is recorded or timed."""
+
+    def __init__(self) -> None:
+        self.pools: list[object] = []
+        self.replays = self.now = 0
+
+    def graph_pool_handle(self) -> str:
+        return "pool"
+
+    def Stream(self) -> Any:
+        return SimpleNamespace(wait_stream=lambda other: None)
+
+    current_stream = Stream
+
+    def stream(self, stream: object) -> Any:
+        return nullcontext()
+
+    def CUDAGraph(self) -> Any:
+        def replay() -> None:
+            self.replays += 1
+
+        return SimpleNamespace(replay=replay)
+
+    def graph(self, graph: object, pool: object) -> Any:
+        self.pools.append(pool)
+        return nullcontext()
+
+    def Event(self, enable_timing: bool) -> Any:
+        event = SimpleNamespace(at=0)
+
+        def record() -> None:
+            event.at, self.now = self.now, self.now + 3
+
+        event.record, event.elapsed_time = record, lambda other: float(other.at - event.at)
+        return event
+
+    def synchronize(self, place: object) -> None:
+        pass
+
+
+def test_each_step_is_recorded_once_and_replayed_in_every_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    b, fake = bench(), FakeCuda()
+    monkeypatch.setattr(b, "torch", SimpleNamespace(**{name: getattr(torch, name) for name in ("float32", "randint")}, cuda=fake))
+    b.use_graphs = True
+    with torch.inference_mode():
+        built = b.build(RUN)
+        assert built is not None
+        points = list(b.rounds(list(b.tasks(*built)), 0.2))
+    assert [p.mode for p in points] == ["eager", "graph"] * 3
+    assert fake.pools == ["pool"] * 3 and fake.replays >= 3 * ROUNDS * 5
+    for eager, graph in zip(points[::2], points[1::2], strict=True):
+        assert (eager.bytes, eager.kv_bytes, eager.depth) == (graph.bytes, graph.kv_bytes, graph.depth)
+
+
+def test_a_gpus_times_are_those_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
+    monkeypatch.setattr(clock, "torch", SimpleNamespace(cuda=FakeCuda()))
+    assert clock.times(lambda: None, 4) == [0.003] * 4
 
 
 def test_the_measuring_process_ends_when_nobody_waits_any_more() -> None:

@@ -68,7 +68,8 @@ class Decoder:
     ) -> None:  # fmt: skip
         self.torch = load_torch()
         self.layout, self.dtype, self.place, self.capacity, self.sequences = layout, dtype, place, capacity, sequences
-        self.weights, self.grouped = weights, grouped and weights == "plain"
+        self.weights: WeightKind = weights
+        self.grouped = grouped and weights == "plain"
         self.parameters = self.weight_bytes = 0
         self.embedding = self._count(fill(self.torch.empty(layout.vocab, layout.hidden, dtype=dtype, device=place)))
         self.head = self._linear(layout.head) if layout.head else None

@@ -123,7 +123,10 @@ def _time(value: float, sd: float) -> Figure:
 
 
 def _decode(fitted: Fitted, points: Sequence[Point], dtype: str, mode: Mode, flags: list[str]) -> Fitted:
-    """Weights, cache, layers and token of one mode; the second mode keeps the bandwidths of the first, which are the memory's."""
+    """Weights, cache, layers and token of one mode; the second mode keeps the bandwidths of the first, which are the memory's.
+
+    A sum, though a GPU that waits for Python to launch its kernels takes the longer of the two: what that leaves unexplained is said.
+    """
     known = dtype in fitted.weight_bytes_per_s
     times = [p.median_s - (_memory_s(fitted, p) if known else 0.0) for p in points]
     if min(times, default=0.0) <= 0:

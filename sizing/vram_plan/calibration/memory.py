@@ -102,7 +102,6 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     reserved for the model; on a CPU what Python and torch take before there is one. The allocator's share is what it has reserved
     beyond the tensors; on a CPU what the C library keeps of memory that was freed.
     """
-    torch = load_torch()
     layout, meter = layout_of(job.architecture), _Meter(place, Watch(uuid))
     _touch(place, dtype)
     gc.collect()
@@ -123,13 +122,7 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
             expected_bytes=should,
         )  # fmt: skip
 
-    with torch.inference_mode():
-        meter.start_peak()
-        before = _resident() if place.type == "cpu" else 0
-        decoder.prefill(torch.randint(0, layout.vocab, (job.prompt,), device=place))
-        for depth in range(job.prompt, min(job.prompt + 3, job.capacity)):
-            decoder.step(depth)
-        peak = meter.peak_above(resident, before)
+    peak = _peak(decoder, job, meter, resident)
     yield point("weights", resident - base - decoder.kv_bytes - tables, expected)
     yield point("kv_cache", decoder.kv_bytes, cache)
     yield point("buffers", tables, tables)
@@ -141,6 +134,18 @@ def memory_points(job: Job, place: device, dtype: str, used_before: int | None, 
     if total is not None:
         for part, size in split_rest(base, tensors, reserved, total).items():
             yield point(part, size)
+
+
+def _peak(decoder: Decoder, job: Job, meter: _Meter, resident: int) -> int | None:
+    """The most a prompt and a few tokens take beside what was held before; None where the device does not say."""
+    torch = load_torch()
+    with torch.inference_mode():
+        meter.start_peak()
+        before = _resident() if decoder.place.type == "cpu" else 0
+        decoder.prefill(torch.randint(0, decoder.layout.vocab, (job.prompt,), device=decoder.place))
+        for depth in range(job.prompt, min(job.prompt + 3, job.capacity)):
+            decoder.step(depth)
+        return meter.peak_above(resident, before)
 
 
 def split_rest(base: int, tensors: int, reserved: int, total: int) -> dict[str, int]:
