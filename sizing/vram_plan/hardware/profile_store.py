@@ -32,8 +32,8 @@ MAX_FILES: Final = 256
 MAX_TEXT: Final = 500
 #: Older than this a profile is used with a note.
 OLD_DAYS: Final = 180
-#: Another card of the same name has the same memory, but for what the driver keeps.
-_SAME_MEMORY: Final = 0.05
+#: Another card of the same name has the same memory, but for what the driver keeps of it, which CUDA does not count.
+_SAME_MEMORY: Final = 0.1
 _SAME_POWER: Final = 0.05
 _MAKERS: Final = frozenset({"nvidia", "geforce", "amd", "radeon", "instinct", "apple", "intel"})
 _KINDS: Final[dict[str, Kind]] = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "mps", "CPU": "cpu"}
@@ -303,10 +303,10 @@ def _profile_of(device: Device, files: list[Path], notes: list[str]) -> Profile 
         stored = _stored(path)
         if stored.profile is None:
             notes.append(f"{stored.problem}; not used (vram-plan calibrate --remove {stored.name})")
+        elif stored.name == own and stored.profile.device.kind == kind_of(device):
+            return stored.profile
         elif _alike(stored.profile.device, device):
             candidates.append(stored)
-            if stored.name == own:
-                return stored.profile
     best = max(candidates, key=lambda one: one.profile.date if one.profile else "", default=None)
     if best is None or best.profile is None:
         return None
