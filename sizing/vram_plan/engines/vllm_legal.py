@@ -20,6 +20,7 @@ from .base import Work
 from .vllm_classes import vision_heads, vllm_class
 from .vllm_inventory import vllm_tensors
 from .vllm_shards import cut_of, padded_vocab, stage_layers
+from .vllm_versions import numbers
 
 __all__ = ["refusal"]
 
@@ -41,8 +42,9 @@ class _Asked:
 
 def refusal(model: Model, work: Work, tp: int, pp: int) -> str | None:
     """Why vLLM would not start with this split, and what would be legal; None when it would."""
-    copies = (work.option("data_parallel") or 1) if work.engine == "vllm" else 1
-    return _refusal(model, _Asked(work.format, work.expert_parallel, str(work.option("version") or _VERSION), copies), tp, pp)
+    own = work.engine == "vllm"  # SGLang, which cuts alike, has versions of its own
+    version, copies = (work.option("version"), work.option("data_parallel") or 1) if own else (None, 1)
+    return _refusal(model, _Asked(work.format, work.expert_parallel, str(version or _VERSION), copies), tp, pp)
 
 
 @lru_cache(maxsize=2048)
@@ -60,13 +62,9 @@ def _refusal(model: Model, asked: _Asked, tp: int, pp: int) -> str | None:
 def _unsupported(model: Model, asked: _Asked) -> str | None:
     """A class that was taken out, unless an older version was asked for."""
     until = vllm_class(model).until
-    if not until or _numbers(asked.version) <= _numbers(until):
+    if not until or numbers(asked.version)[:2] <= numbers(until)[:2]:
         return None
     return f"vLLM runs {model.architecture.name} up to version {until} only"
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    return tuple(int(part) for part in version.split(".")[:2] if part.isdigit())
 
 
 def _checkpoint(model: Model, asked: _Asked) -> str | None:
