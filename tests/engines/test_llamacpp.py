@@ -125,6 +125,16 @@ def test_weights_left_in_host_memory_are_copied_in_one_by_one() -> None:
     assert partial.engine["n_gpu_layers"] == 20
 
 
+@pytest.mark.parametrize(
+    ("context", "ubatch", "kv", "compute"),
+    [(8192, 512, "f16", 135792640), (131072, 512, "f16", 697305088), (16384, 2048, "q8_0", 563159040)],
+)
+def test_caches_left_in_host_memory_are_copied_in_too(context: int, ubatch: int, kv: str, compute: int) -> None:
+    """Emulated CUDA device, llama.cpp 0c1e57098, Llama 3 8B with 16 of 33 layers on it."""
+    options = {"n_gpu_layers": 16, "ubatch": ubatch}
+    assert plan("llama3-8b", context=context, kv_type=kv, options=options).memory.compute == pytest.approx(compute, rel=0.01)
+
+
 @pytest.mark.parametrize("name", ["llama3.1-70b", "qwen3-30b-a3b"])
 def test_the_least_offload_is_enough_and_one_less_is_not(name: str) -> None:
     devices = resolve("16GB").devices

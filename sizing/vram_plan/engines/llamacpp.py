@@ -237,11 +237,14 @@ def _compute(run: Run, layers: tuple[int, ...], last: bool) -> int:
     """The graph's buffer. Of layers left in host memory every weight is copied in to be multiplied with, one by one."""
     placement, count = run.placement, run.model.architecture.layers
     span = (layers[0], min(layers[-1] + 1, count)) if layers else (count, count)
-    away = visiting(run)
+    away, first = visiting(run), (0, 0)
     if away and placement.devices == 1:
-        span, last = (0, count), True
+        gone = len(placement.layers_on(HOST))
+        span, last, first = (0, count), True, (gone, 2) if gone else (placement.expert_layers, 1)
+    elif away:  # which GPU they visit is not told: each is given room for one
+        first = (count, 1)
     copies = PIPELINE_COPIES if placement.pipelined else 1
-    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=away)
+    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=away, away=first)
 
 
 @lru_cache(maxsize=1024)

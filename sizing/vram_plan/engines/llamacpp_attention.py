@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..formats.cache_types import CACHE_TYPES
 from ..models.architecture import Architecture, CacheLayer
 from . import llamacpp_families as families
 from .llamacpp_cells import Context, cache_layers
@@ -24,6 +25,7 @@ class Attention:
     ) -> None:
         self.a, self.context, self.tape = a, context, tape
         self.tokens, self.copies, self.visiting, self.host = context.tokens, copies, visiting or {}, host
+        self.away = 0
         owners = cache_layers(a)
         self.windowed = any(layer.window for layer in owners)
         self.widest_v = max((layer.kv_heads * layer.v_dim for layer in owners if layer.kind != "cross"), default=0)
@@ -51,7 +53,7 @@ class Attention:
 
     def weight(self, role: str) -> tuple[int, ...]:
         """A weight that is copied in from host memory for the one node that reads it."""
-        size = self.visiting.get(role)
+        size = self.visiting.get(role) if self.away else None
         return (self.tape.add(size),) if size else ()
 
     def given(self, size: int) -> int:
@@ -63,6 +65,8 @@ class Attention:
 
     def mask(self, layer: CacheLayer) -> int:
         """The mask of layers with this window, a row a token: fp16 with flash attention (older builds cast it), else fp32."""
+        if layer.window not in self.masks:
+            self.masks[layer.window] = self.given((2 if self.context.flash else 4) * self.tokens * self.context.ring(layer.window))
         if self.context.mask_cast and self.context.flash and layer.window not in self.cast:
             size = 2 * self.tokens * self.context.ring(layer.window)
             self.masks[layer.window] = self.cast[layer.window] = self.tape.add(size, self.masks[layer.window])
@@ -81,7 +85,9 @@ class Attention:
 
     def cached(self, cache: CacheLayer, *kept: int) -> None:
         """Copies into the cache."""
-        for node, place in zip(kept, self.places[cache.window], strict=False):
+        if self.away > 1 or cache.window not in self.places:
+            self.tape.read(*kept)
+        for node, place in zip(kept, self.places.get(cache.window, ()), strict=False):
             self.tape.read(node, place, *self.positions)
 
     def attention(self, layer: Layer, cache: CacheLayer, x: int) -> int:
@@ -145,16 +151,25 @@ class Attention:
         """Scores and their sum over V. CUDA's flash attention keeps an fp16 copy of K and V of any other type behind
         its result (ggml-cuda/fattn.cu, `ggml_cuda_flash_attn_ext_get_alloc_size`)."""
         c, result = self.context, 4 * self.tokens * heads * v_dim
-        cells, mask = c.ring(cache.window), self.mask(cache) if mask < 0 else mask
+        cells, read = c.ring(cache.window), self.copied_in(cache)
+        mask = self.mask(cache) if mask < 0 else mask
         if c.flash:
             k_copy, v_copy = (2 * cells * c.streams * cache.kv_heads * width for width in (k_dim, 0 if cache.latent_rank else v_dim))
             for size, kind in ((k_copy, c.kv_k), (v_copy, c.kv_v)):
                 result = padded(result) + size if kind != "f16" and c.fp16_copies else result
-            return self.tape.add(result, q, mask)
+            return self.tape.add(result, q, mask, *read)
         turned = self.tape.add(2 * cells * c.streams * v_dim) if cache.latent_rank else None
-        scores = self.tape.add(4 * self.tokens * heads * cells, q, mask)
-        values = self.tape.add(result, *([scores] if turned is None else [turned, scores]))
+        scores = self.tape.add(4 * self.tokens * heads * cells, q, mask, *read[:1])
+        values = self.tape.add(result, *([scores] if turned is None else [turned, scores]), *read[1:])
         return values if cache.latent_rank else self.tape.add(result, values)
+
+    def copied_in(self, cache: CacheLayer) -> tuple[int, ...]:
+        """K and V of a layer in host memory, all cells of them, copied in to be read."""
+        if self.away < 2:
+            return ()
+        c, cells = self.context, self.context.ring(cache.window) * self.context.streams
+        widths = ((cache.k_dim, c.kv_k), (cache.v_dim, c.kv_v))
+        return tuple(self.tape.add(int(cells * cache.kv_heads * width * CACHE_TYPES[kind])) for width, kind in widths if width)
 
     def latent(self, layer: Layer, cache: CacheLayer, x: int) -> int:
         """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""

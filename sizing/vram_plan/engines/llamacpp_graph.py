@@ -43,6 +43,7 @@ class Recorder(Recurrent):
     def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
+        late = any(layer.away > 1 for layer in layers)  # masks and places are copied when first asked for
         indexed = sum("indexer.attn_k" in layer.shapes for layer in layers)
         self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
         if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
@@ -64,7 +65,7 @@ class Recorder(Recurrent):
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
             if embedded < 0:
                 embedded = self.given(row)
-            if layer.cache is not None and layer.cache.window not in self.masks:
+            if layer.cache is not None and layer.cache.window not in self.masks and not late:
                 self.attention_inputs(layer, layer.cache)
             if layer.is_double and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
@@ -212,6 +213,7 @@ class Recorder(Recurrent):
         """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
         add, row = self.tape.add, 4 * self.a.hidden_size
         tokens, mixed, picked = rows or self.tokens, -1, False
+        self.away = layer.away
         self.hidden, normed = hidden, self.norm(layer, hidden) if layer.norms_input else hidden
         if layer.cache is not None or layer.state is not None:
             self.residual = (hidden, rows) if rows and self.a.family in families.RESIDUAL_FIRST else None

@@ -32,6 +32,8 @@ class Layer:
     experts_per_token: int = 0
     turned: bool = True
     deep: bool = False
+    #: What is in host memory: 0 nothing, 1 weights that are copied in, 2 these and the cache.
+    away: int = 0
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
