@@ -69,6 +69,13 @@ def test_a_model_too_large_is_run_with_fewer_layers_and_that_is_said() -> None:
     assert small.architecture.layers == 28
 
 
+def test_a_model_without_room_for_one_layer_is_left_out_and_that_is_said() -> None:
+    model = vp.load("llama-3.1-405b").architecture
+    work = plan_work(replace(CPU, stream_bytes_per_s={"bf16": 3e9}), 20, model, "the giant")
+    assert all(run.role != "model" for run in work.runs) and {job.role for job in work.memory} == {"fit", "held-out"}
+    assert any("the giant is not run" in note for note in work.notes)
+
+
 def test_too_little_memory_is_an_error_that_says_how_much_there_is() -> None:
     with pytest.raises(vp.HardwareError, match=r"1\.00 GiB free"):
         plan_work(replace(CPU, free_bytes=GIB), 60)

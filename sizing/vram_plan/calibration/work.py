@@ -248,7 +248,7 @@ def plan_work(facts: Facts, budget_s: float, model: Architecture | None = None, 
     runs = list(_runs(chosen, facts, dtype, budget_s))
     if model is not None:
         run, note = _model_run(model, name or model.name, runs, facts, usable, budget_s)
-        runs.append(run)
+        runs += [run] if run else []
         notes += [note] if note else []
     for run in _more_runs(chosen, facts):
         if _fits((*runs, run), facts, element, usable, budget_s):
@@ -276,20 +276,20 @@ def _fits(runs: tuple[Run, ...], facts: Facts, element: float, usable: float, bu
     return sum(_decode_seconds(run, facts, element) for run in runs) <= _DECODE_SHARE * budget_s
 
 
-def _model_run(model: Architecture, name: str, runs: list[Run], facts: Facts, usable: int, budget_s: float) -> tuple[Run, str]:
-    """The model asked for, with as many of its layers as memory and time leave room for."""
+def _model_run(model: Architecture, name: str, runs: list[Run], facts: Facts, usable: int, budget_s: float) -> tuple[Run | None, str]:
+    """The model asked for, with as many of its layers as memory and time leave room for; none where not even one has room."""
     element = DTYPE_BYTES[facts.dtype]
     short, long = min(depth for _, depth in runs[1].depths), max(depth for _, depth in runs[1].depths)
     layers = model.layers
-    while True:
+    while layers:
         cut = first_layers(model, layers)
         prompts = _prompts(layout_of(cut), runs[-1].prompts, facts, budget_s * _PROMPT_SHARE)
         run = Run(name, "model", cut, facts.dtype, long, depths=((layers, short), (layers, long)), prompts=prompts)
-        if layers == 1 or _fits((*runs, run), facts, element, usable, budget_s):
-            break
-        layers = max(layers * 3 // 4, 1)
-    note = f"{name} is run with {layers} of its {model.layers} layers, to stay within memory and time"
-    return run, note if layers < model.layers else ""
+        if _fits((*runs, run), facts, element, usable, budget_s):
+            note = f"{name} is run with {layers} of its {model.layers} layers, to stay within memory and time"
+            return run, note if layers < model.layers else ""
+        layers = layers * 3 // 4
+    return None, f"{name} is not run: memory or time has no room for one layer of it beside its embedding; a larger --budget may"
 
 
 def _memory_jobs(runs: list[Run], budget_s: float) -> tuple[Job, ...]:
