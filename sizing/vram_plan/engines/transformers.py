@@ -124,8 +124,8 @@ def _types(model: Model) -> set[object]:
 def _habits(model: Model) -> Habits:
     facts, types = _facts(), _types(model)
     score = next((row[1] for row in facts["scores"]["types"] if row[0] in types), 0)
-    late, wide = (any(kind in types for kind in facts[name]["types"]) for name in ("late_norms", "wide_routing"))
-    return Habits(score, late, wide)
+    late, wide, spare = (any(kind in types for kind in facts[name]["types"]) for name in ("late_norms", "wide_routing", "spare_mask"))
+    return Habits(score, late, wide, spare)
 
 
 @lru_cache(maxsize=512)

@@ -23,11 +23,12 @@ _POSITION = 8
 @dataclass(frozen=True, slots=True)
 class Habits:
     """What classes do differently: bytes of an attention score (0: by the rule), whether K and V are there already when Q is normed,
-    and whether experts' outputs are weighted in fp32."""
+    whether experts' outputs are weighted in fp32, and whether a mask of windows is built though no layer has one."""
 
     score: int = 0
     late_norms: bool = False
     wide_routing: bool = False
+    spare_mask: bool = False
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -38,7 +39,7 @@ class Forward:
     `windowed`: the smallest window (0: none), beyond which a mask is built; `masks` of them where all are. `scores`: heads whose scores
     eager attention keeps, `score` bytes each (in 16 bits: themselves, an fp32 copy and the fp32 softmax), beside `scored` per token.
     `repeat`: bytes per token of K and V repeated for grouped heads where a mask is built. `rope`: sines and cosines of a position, which
-    sequences share. `logits`: per row.
+    sequences share. `logits`: per row. `spare`: one mask more, which no layer reads.
     """
 
     token: int
@@ -54,6 +55,7 @@ class Forward:
     logits: int
     element: int
     where: str
+    spare: bool
 
     def prefill(self, tokens: int, sequences: int, eager: bool, all_logits: bool) -> int:
         """The largest moment of a prefill of `tokens` in each of `sequences`, beside weights and cache. Masks are shared by the batch."""
@@ -67,7 +69,8 @@ class Forward:
         rows = n if all_logits else sequences
         last = rows * self.logits + n * 2 * self.element
         layer = max(self.token * n, inside + self.expand * n) + self.rope * tokens
-        return mask * (self.element * self.masks if eager else 1) + max(layer, last)
+        unread = tokens * tokens * (self.element if eager else 1) if self.spare else 0
+        return unread + mask * (self.element * self.masks if eager else 1) + max(layer, last)
 
 
 @lru_cache(maxsize=256)
@@ -105,6 +108,7 @@ def forward_of(model: Model, element: int, habits: Habits) -> Forward:
         logits=a.vocab_size * (element + 4),
         element=element,
         where=where,
+        spare=habits.spare_mask and not windows,
     )
 
 
