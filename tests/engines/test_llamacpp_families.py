@@ -39,6 +39,34 @@ def test_a_familys_graph_is_laid_out_as_the_engine_does(folder: Path, name: str)
         assert memory.compute == pytest.approx(compute, rel=1e-3), (context, ubatch, parallel, kv, flash, every)
 
 
+@pytest.mark.parametrize(
+    ("config", "projected", "off"),
+    [
+        (
+            {
+                "model_type": "rwkv7", "hidden_size": 2560, "num_hidden_layers": 32, "head_dim": 64, "intermediate_size": 10240,
+                "vocab_size": 65536, "decay_low_rank_dim": 96, "a_low_rank_dim": 96, "v_low_rank_dim": 64, "gate_low_rank_dim": 320,
+            },
+            95899904,
+            0.08,
+        ),
+        (
+            {
+                "model_type": "rwkv6", "hidden_size": 4096, "attention_hidden_size": 4096, "num_hidden_layers": 32, "head_size": 64,
+                "vocab_size": 65536, "intermediate_size": 14336,
+            },
+            111182080,
+            0.02,
+        ),
+    ],
+)  # fmt: skip
+def test_rwkv_is_laid_out_roughly(tmp_path: Path, config: dict[str, Any], projected: int, off: float) -> None:
+    """4,096 tokens at 512 a batch; RWKV has no context to speak of, and its graph is written down in outline."""
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    found = vp.plan(str(tmp_path / "config.json"), engine="llama.cpp", quant="Q4_K_M", context=4096)
+    assert found.memory.compute == pytest.approx(projected, rel=off)
+
+
 @cache
 def terms(name: str, **request: Any) -> dict[str, int]:
     options = dict(request.pop("options"))

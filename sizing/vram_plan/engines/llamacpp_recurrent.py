@@ -23,6 +23,8 @@ class Recurrent(Attention):
             return self.mamba(layer, x)
         if "ssm_conv1d_q" in layer.shapes:
             return self.kimi_delta(layer, x)
+        if "time_mix_lerp_fused" in layer.shapes:
+            return self.time_mix(layer, x)
         return self.fp32(self.a.hidden_size, self.fp32(layer.columns("attn_output", "time_mix_output") or self.a.hidden_size, x))
 
     def convolved(self, layer: Layer, x: int, state: int = 0) -> tuple[int, int]:
@@ -130,6 +132,29 @@ class Recurrent(Attention):
         y = self.fp32(inner, self.fp32(inner, y))
         gate = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_g_a"), x)))
         return self.fp32(self.a.hidden_size, self.fp32(inner, self.fp32(inner, y, gate, over=(y, gate))))
+
+    def time_mix(self, layer: Layer, x: int) -> int:
+        """RWKV 6 and 7: each token mixed with the one before in as many ways as there are projections, then the recurrence."""
+        width, state = self.a.hidden_size, layer.state.state_elements if layer.state is not None else 0
+        held = self.tape.add(4 * state * self.context.parallel, self.slots[0])
+        shifted = self.fp32(width, x)
+        mixes = self.fp32(layer.shapes["time_mix_lerp_fused"][0] * width, self.fp32(width, shifted, x, over=(shifted,)), x)
+        receptance, decay, key = (self.fp32(width, mixes) for _ in range(3))
+        if "time_mix_a1" in layer.shapes:  # 7: the state's own keys, and how much of them is replaced
+            rate = self.fp32(width, mixes)
+            changed = self.fp32(width, key)
+            changed = self.fp32(width, key, self.fp32(width, rate, changed))
+            value, normed = self.fp32(width, mixes), self.fp32(width, self.fp32(width, key))
+            reads = [changed, value, self.fp32(width, normed), self.fp32(width, normed, rate)]
+        else:
+            reads = [key, self.fp32(width, mixes), self.fp32(width, mixes)]
+        y = self.tape.add(4 * (self.tokens * width + state * self.context.parallel), receptance, decay, *reads, held)
+        self.tape.read(y)
+        gate = self.fp32(width, mixes)
+        mixed = self.fp32(width, self.fp32(width, self.fp32(width, y), gate))
+        if "time_mix_a1" in layer.shapes:  # what the next batch's first token is mixed with
+            self.tape.read(x)
+        return mixed
 
     def normed_result(self, inner: int, joined: int) -> int:
         return self.fp32(inner, self.fp32(inner, self.fp32(inner, joined)))
