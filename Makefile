@@ -32,17 +32,17 @@ types:
 
 docs:
 	$(PYTHON) data/tools/build_messages.py
-	$(PYTHON) docs/generate.py
+	$(PYTHON) docs/tools/generate.py
 
 docs-check:
 	$(PYTHON) data/tools/build_messages.py --check
-	$(PYTHON) docs/generate.py --check
+	$(PYTHON) docs/tools/generate.py --check
 
 accuracy:
-	$(PYTHON) docs/accuracy.py
+	$(PYTHON) docs/tools/accuracy.py
 
 bench:
-	$(PYTHON) docs/benchmark.py
+	$(PYTHON) docs/tools/benchmark.py
 
 # the site, into docs/_build; needs the docs extra
 site:

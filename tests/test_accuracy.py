@@ -47,12 +47,12 @@ EVERY = 11
 
 @pytest.fixture(scope="module")
 def cases() -> ModuleType:
-    """`docs/accuracy_cases.py`, which is no part of a package."""
-    sys.path.insert(0, str(DOCS))
+    """`docs/tools/accuracy_cases.py`, which is no part of a package."""
+    sys.path.insert(0, str(DOCS / "tools"))
     try:
         import accuracy_cases
     finally:
-        sys.path.remove(str(DOCS))
+        sys.path.remove(str(DOCS / "tools"))
     return accuracy_cases
 
 

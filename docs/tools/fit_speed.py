@@ -1,4 +1,4 @@
-"""Refit data/vram_plan_data/speed_constants.json from tests/data/speed_cases.jsonl: `python docs/fit_speed.py`.
+"""Refit data/vram_plan_data/speed_constants.json from tests/data/speed_cases.jsonl: `python docs/tools/fit_speed.py`.
 
 Needs numpy and scipy (the program itself does not). The roofline's own functions are run over arrays, so what is fitted
 is what is planned with. Each backend has one set of constants, each architecture may differ from it by as much as its
@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from scipy.optimize import least_squares
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "sizing"), str(ROOT / "data"), str(ROOT / "tests")]
 
 from fit_speed_models import Decode, Prefill, Server  # noqa: E402

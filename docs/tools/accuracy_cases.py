@@ -30,7 +30,7 @@ from vram_plan.models.model import Model
 
 __all__ = ["Case", "Unpredicted", "all_cases"]
 
-DATA = Path(__file__).resolve().parents[1] / "tests" / "data"
+DATA = Path(__file__).resolve().parents[2] / "tests" / "data"
 MIB, GIB = 1 << 20, 1 << 30
 #: What a log must tell for its pool to be predicted.
 _FLAGS = {"batch", "sequences", "utilization", "length"}

@@ -42,5 +42,5 @@ def speed_section() -> str:
             f"| {row['class']} | {row['rows']} | {row['gpus']} | {row['median']:.1%} | {row['p90']:.1%} | {row['within_20']:.0%} "
             f"| {row['inside']:.0%} | {naive} |"
         )
-    fitted = f"Fitted {data['fitted']} on `{data['fitted_on']}`; `python docs/fit_speed.py` fits again (numpy, scipy).\n"
+    fitted = f"Fitted {data['fitted']} on `{data['fitted_on']}`; `python docs/tools/fit_speed.py` fits again (numpy, scipy).\n"
     return "\n".join(["## Speed", "", _INTRO, fitted, *lines, "", _AFTER])

@@ -1,6 +1,6 @@
 """Measure the tool itself: processor time of the main job, plans per second, memory, and requests for a Hub model.
 
-    python docs/benchmark.py
+    python docs/tools/benchmark.py
 
 Prints medians; the figures with the machine's description are kept in docs/performance.md.
 """
@@ -78,7 +78,7 @@ def questions() -> None:
 
 def hub_requests() -> None:
     """Requests and bytes for a model of the Hub, counted by the tests' server on loopback: at first, and once cached."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
+    sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests"))
     from hub_server import Repo, json_file, safetensors_file, serving
 
     parts = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")

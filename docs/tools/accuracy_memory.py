@@ -50,7 +50,7 @@ qwen2_moe) four agreed at once, and four told of rules that were missing. bitsan
 }
 _INTRO = """\
 Error is |predicted ÷ measured − 1|. Every case is kept under `tests/data` with its source, and all of them were known while the rules
-were written: this is agreement, not a forecast. `python docs/accuracy.py` writes this page, `python docs/accuracy.py --cases` prints all
+were written: this is agreement, not a forecast. `python docs/tools/accuracy.py` writes this page, with `--cases` it prints all
 {cases:,} cases as tab-separated lines.
 
 *Naive* is the textbook, beside every figure it has a word on:

@@ -1,4 +1,4 @@
-"""Write docs/accuracy.md: `python docs/accuracy.py`. Each section is a function that returns Markdown.
+"""Write docs/accuracy.md: `python docs/tools/accuracy.py`. Each section is a function that returns Markdown.
 
 With --cases, print every case of memory as tab-separated lines instead.
 """
@@ -9,8 +9,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT / part) for part in ("docs", "sizing", "data", "tests")]
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT / part) for part in ("docs/tools", "sizing", "data", "tests")]
 
 from accuracy_memory import case_lines, memory_section  # noqa: E402
 from accuracy_speed import speed_section  # noqa: E402
