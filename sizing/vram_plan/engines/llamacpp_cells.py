@@ -22,8 +22,8 @@ __all__ = ["CELLS", "Context", "KvGroup", "cache_layers", "kv_groups", "state_el
 #: Families whose configs llama.cpp's converter turns into an architecture that has windows (`WINDOWS`, by GGUF name).
 _WINDOWED: Final = frozenset({
     "afmoe", "cohere2", "cohere2_moe", "deepseek_v4", "dots3", "exaone4", "exaone4_5", "exaone_moe", "gemma2", "gemma3", "gemma3_text",
-    "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gpt_oss", "granite_swa", "laguna", "lfm2", "llama4",
-    "llama4_text", "maple", "mellum", "mimo_v2", "mimo_v2_flash", "olmo3", "plamo3", "smallthinker", "spark2_5", "step3p5",
+    "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "gpt_oss", "granite_swa", "granitemoe_swa", "laguna", "lfm2",
+    "llama4", "llama4_text", "maple", "mellum", "mimo_v2", "mimo_v2_flash", "olmo3", "plamo3", "smallthinker", "spark2_5", "step3p5",
 })  # fmt: skip
 #: Families with a latent that llama.cpp caches as K and V of every head (src/models/minicpm3.cpp, plm.cpp).
 _EXPANDED: Final = frozenset({"minicpm3", "plm"})
