@@ -28,8 +28,6 @@ _WIDTH: Final = 24
 _CLEAR: Final = "\r\x1b[K"
 #: As many models as a plot shows.
 _MOST_SHAPES: Final = 3
-#: As in the library's speed model: a calibration further off is not used.
-_MOST_ERROR: Final = 0.2
 
 
 # --- while it measures ------------------------------------------------------------------------------------------------
@@ -119,21 +117,26 @@ def _exact_seconds(value: float) -> str:
 def is_used(profile: Profile) -> bool:
     """Whether later plans take its constants."""
     error = profile.worst_error("decode")
-    return bool(profile.points) and error is not None and error <= _MOST_ERROR
+    return bool(profile.points) and error is not None and error <= _most(profile)
+
+
+def _most(profile: Profile) -> float:
+    """As in the library's speed model: a calibration further off is not used, or never where there are no other constants."""
+    return 0.9 if profile.device.kind == "cpu" else 0.2
 
 
 def _verdict(profile: Profile) -> str:
     """What later plans make of it."""
-    token, prompt = profile.worst_error("decode"), profile.worst_error("prefill")
+    token, prompt, most = profile.worst_error("decode"), profile.worst_error("prefill"), _most(profile)
     if not profile.points:
         return "No calibration: only what engines were measured to do here."
     if token is None:
-        return "Nothing was measured that the fit had not seen: later plans keep the catalogue's constants."
+        return "Nothing was measured that the fit had not seen: later plans do not use it."
     off = f"Off by at most {100 * token:.1f} % for a token" + ("" if prompt is None else f" and {100 * prompt:.1f} % for a prompt")
-    if token > _MOST_ERROR:
-        return f"{off}: over {100 * _MOST_ERROR:.0f} %, so later plans keep the catalogue's constants."
-    if prompt is not None and prompt > _MOST_ERROR:
-        return f"{off}: later plans on this device use it for tokens, and keep the catalogue's constants for prompts."
+    if token > most:
+        return f"{off}: over {100 * most:.0f} %, so later plans do not use it."
+    if prompt is not None and prompt > most:
+        return f"{off}: later plans on this device use it for tokens, not for prompts."
     return f"{off}: later plans on this device use it, with at least that as their range."
 
 

@@ -147,8 +147,8 @@ def test_wrong_usage(run, measured: Calls, args: tuple[str, ...]):
     ("profile", "words"),
     [
         (replace(a_profile(), held_out=()), "Nothing was measured that the fit had not seen"),
-        (replace(a_profile(), held_out=(replace(a_profile().held_out[0], error=-0.31),)), "over 20 %, so later plans keep the catalogue's"),
-        (replace(a_profile(), held_out=(*a_profile().held_out[:2], replace(a_profile().held_out[2], error=0.4))), "and keep the"),
+        (replace(a_profile(), held_out=(replace(a_profile().held_out[0], error=-0.31),)), "over 20 %, so later plans do not use it"),
+        (replace(a_profile(), held_out=(*a_profile().held_out[:2], replace(a_profile().held_out[2], error=0.4))), "not for prompts"),
         (replace(a_profile(), points=(), fitted=Fitted(), held_out=(), software=None), "No calibration"),
     ],
 )

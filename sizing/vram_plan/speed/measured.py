@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 
 __all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured", "why_no_speed"]
 
-#: A calibration further off than this on what it had not seen is not used.
+#: A calibration further off than this on what it had not seen is not used where there are fitted constants; where there are none
+#: (a processor, a card no catalogue describes) up to the second, with that as its range.
 MOST_ERROR: Final = 0.20
+_MOST_ALONE: Final = 0.90
 #: No range is narrower: equal GPUs of one machine differ by as much (stas00/ml-engineering, compute/accelerator).
 LEAST_ERROR: Final = 0.05
 _OWN_KERNELS: Final = ("llama.cpp", "ollama")
@@ -62,7 +64,9 @@ def measured_of(work: Work, devices: tuple[Device, ...], ranks: int, fitted_basi
     if len(scales) == len(profiles) and any(scale.decode_scale or scale.prefill_scale for scale in scales):
         return _scaled(work.engine, min(scales, key=lambda one: one.decode_scale or 1.0), fitted_basis)
     profile = min(profiles, key=lambda one: one.fitted.copy_bytes_per_s.value if one.fitted.copy_bytes_per_s else 0.0)
-    return None if work.engine in _OWN_KERNELS or not profile.points else _calibrated(work, profile, ranks, fitted_basis)
+    if work.engine in _OWN_KERNELS or not profile.points:
+        return None
+    return _calibrated(work, profile, ranks, fitted_basis, _MOST_ALONE if any(device.spec is None for device in devices) else MOST_ERROR)
 
 
 def _scaled(engine: str, scale: EngineScale, fitted_basis: str) -> Measured:
@@ -72,17 +76,17 @@ def _scaled(engine: str, scale: EngineScale, fitted_basis: str) -> Measured:
     return Measured(f"{basis}); {fitted_basis}", decode_scale=scale.decode_scale or 1.0, prefill_scale=scale.prefill_scale or 1.0)
 
 
-def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str) -> Measured:
+def _calibrated(work: Work, profile: Profile, ranks: int, fitted_basis: str, most: float) -> Measured:
     fitted = profile.fitted
     mode: Mode = "graph" if work.engine != "transformers" and fitted.graph_layer_s else "eager"
     dtype = _dtype(work.format.name, profile)
     day = f"calibration of {profile.date[:10]}"
     decode_error, prefill_error = profile.worst_error("decode", mode), profile.worst_error("prefill")
-    if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode, dtype):
+    if why := _left_aside(decode_error, fitted.decode_s(mode, dtype, 1.0, 1.0, 1), mode, dtype, most):
         return Measured(f"{fitted_basis}; the {day} is not used: {why}")
     torch = f"torch {profile.software.torch}, " if profile.software else ""
     words = f"measured: {day}, {torch}{dtype}, decode held out within {_percent(decode_error)}"
-    prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= MOST_ERROR
+    prompts = fitted.prefill_flops is not None and prefill_error is not None and prefill_error <= most
     if work.engine != "transformers":
         return Measured(f"{words}; range of {fitted_basis}", fitted, mode, dtype, ranks, True, prompts)
     words += f", prompts within {_percent(prefill_error)}" if prompts else f"; prompts: {fitted_basis}"
@@ -97,13 +101,13 @@ def _dtype(format: str, profile: Profile) -> str:
     return own if own in profile.fitted.weight_bytes_per_s or profile.device.kind == "cpu" else profile.dtype
 
 
-def _left_aside(error: float | None, step_s: float | None, mode: Mode, dtype: str) -> str:
+def _left_aside(error: float | None, step_s: float | None, mode: Mode, dtype: str, most: float) -> str:
     """Why a calibration is not used, if so."""
     if step_s is None:
         return f"it has no times of {mode} steps in {dtype or 'this format'}" + (f" (measure with --dtype {dtype})" if dtype else "")
     if error is None:
         return "what it had not seen was not measured"
-    return f"off by {100 * error:.0f} % on what it had not seen" if error > MOST_ERROR else ""
+    return f"off by {100 * error:.0f} % on what it had not seen" if error > most else ""
 
 
 def _percent(error: float | None) -> str:
@@ -119,7 +123,7 @@ def _scatter(profile: Profile, mode: Mode) -> float:
 
 def _range(error: float | None, scatter: float) -> Spread:
     """Rates between 1 − e and 1 + e of the estimate: e is the held-out error, no less than the steps themselves scattered."""
-    most = min(max(error or 0.0, scatter, LEAST_ERROR), 0.9)
+    most = min(max(error or 0.0, scatter, LEAST_ERROR), _MOST_ALONE)
     return Spread(1 - most, 1 + most)
 
 
@@ -128,10 +132,8 @@ def why_no_speed(work: Work, devices: tuple[Device, ...]) -> str:
     profile = next((device.profile for device in devices if device.profile and device.spec is None), None)
     if profile is None or not profile.points or work.engine in _OWN_KERNELS:
         return ""
-    found = _calibrated(work, profile, 1, "")
-    if found.decode:
-        return f"prompts are off by {_percent(profile.worst_error('prefill'))} on what it had not seen"
-    return found.basis.partition("is not used: ")[2]
+    found = _calibrated(work, profile, 1, "", _MOST_ALONE)
+    return "no prompt was measured that it had not seen" if found.decode else found.basis.partition("is not used: ")[2]
 
 
 def rates_measured(device: Device) -> Rates | None:
