@@ -44,7 +44,7 @@ class Attention:
         self.top: list[int] = []
         self.index_mask: tuple[int, ...] = ()
         self.mixed_inputs: tuple[int, ...] = ()
-        self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.per_layer = self.per_layer_made = -1
+        self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.best = self.per_layer = self.per_layer_made = -1
         self.global_shapes = global_shapes(a)
 
     def fp32(self, width: int, *reads: int, over: tuple[int, ...] = ()) -> int:
@@ -175,6 +175,7 @@ class Attention:
         """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""
         heads, rank, rope = cache.heads or self.a.heads, cache.latent_rank, cache.k_dim - cache.latent_rank
         q, indexed = x, "indexer.attn_k" in layer.shapes
+        shared = not indexed and self.best >= 0
         if indexed:
             self.index_keys(layer, x)
         if "attn_q_a" in layer.shapes:
@@ -187,7 +188,7 @@ class Attention:
         latent = self.fp32(rank, both)
         k_rope = self.fp32(rope, both) if layer.turned else both
         self.cached(cache, self.fp32(cache.k_dim, latent, k_rope))
-        mixed = self.attend(q, cache, heads, cache.k_dim, rank, self.best_only(layer, cache, x, low_rank) if indexed else -1)
+        mixed = self.attend(q, cache, heads, cache.k_dim, rank, self.best_only(layer, cache, x, low_rank) if indexed or shared else -1)
         out = layer.columns("attn_output")
         return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
 
@@ -201,15 +202,16 @@ class Attention:
 
     def best_only(self, layer: Layer, cache: CacheLayer, x: int, low_rank: int) -> int:
         """The mask that leaves only the tokens the index scores best: zeros for those, added to the causal mask."""
-        width, best = layer.rows("indexer.attn_q_b"), min(families.INDEX_BEST, self.context.length)
-        q = self.fp32(width, self.fp32(width, self.fp32(width, low_rank)))
-        weights = self.fp32(layer.rows("indexer.proj"), self.fp32(layer.rows("indexer.proj"), x))
         mask = self.mask(cache)
-        scores = self.fp32(self.context.length, q, weights, *self.index_mask)
-        chosen = self.fp32(best, self.fp32(best, scores))
+        if "indexer.attn_k" in layer.shapes:  # others take what the last one found (GLM-5.2)
+            width, best = layer.rows("indexer.attn_q_b"), min(families.INDEX_BEST, self.context.length)
+            q = self.fp32(width, self.fp32(width, self.fp32(width, low_rank)))
+            weights = self.fp32(layer.rows("indexer.proj"), self.fp32(layer.rows("indexer.proj"), x))
+            scores = self.fp32(self.context.length, q, weights, *self.index_mask)
+            self.best = self.fp32(best, self.fp32(best, scores))
         element = 2 if self.context.flash else 4
         size = element * self.tokens * self.context.length
         hidden = self.tape.add(size, mask)
-        self.tape.read(chosen, *self.top[:1])
+        self.tape.read(self.best, *self.top[:1])
         del self.top[:1]
         return self.tape.add(size, hidden, mask, over=(mask,))

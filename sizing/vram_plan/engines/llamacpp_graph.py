@@ -44,7 +44,7 @@ class Recorder(Recurrent):
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
         late = any(layer.away > 1 for layer in layers)  # masks and places are copied when first asked for
-        indexed = sum("indexer.attn_k" in layer.shapes for layer in layers)
+        indexed = len(layers) if any("indexer.attn_k" in layer.shapes for layer in layers) else 0
         self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
         if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
             embedded, _ = self.given(4 * self.tokens), self.given(row)
