@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import sys
 
+from .language import say
+
 __all__ = ["exit_code_of", "report"]
 
 
@@ -23,8 +25,17 @@ def report(error: BaseException, as_json: bool) -> None:
     message, hint, code = _parts(error)
     if as_json:
         print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
+    message, hint = _said(message), _said(hint)
     line = f"{message}. {hint[:1].upper()}{hint[1:]}" if hint else message
     print(" ".join(line.split()), file=sys.stderr)
+
+
+def _said(text: str) -> str:
+    """In the chosen language; in English where the failure is that there is no such language."""
+    try:
+        return say(text)
+    except Exception:
+        return text
 
 
 def _parts(error: BaseException) -> tuple[str, str, str]:

@@ -51,7 +51,8 @@ class Language:
         for mark in ("; ", ". ", ", ", ": "):
             head, found, tail = text.partition(mark)
             if found:
-                return f"{self._whole(head) or head}{mark}{self.say(tail)}"
+                sentence = self._whole(f"{head}.") if mark == ". " else None
+                return f"{sentence} {self.say(tail)}" if sentence else f"{self._whole(head) or head}{mark}{self.say(tail)}"
         return text
 
 

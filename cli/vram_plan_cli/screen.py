@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 from vram_plan import format_count, format_gib
+
+from .language import say
 
 if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
@@ -36,14 +38,22 @@ def console(width: int | None = None) -> Console:
         sys.stdout.reconfigure(errors="replace")  # an ASCII locale gets question marks, not a failure
     if width is None and not sys.stdout.isatty() and "COLUMNS" not in os.environ:
         width = PIPED_WIDTH
-    return Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)
+    return _Console(highlight=False, soft_wrap=False, width=width, emoji=False, markup=False)
+
+
+class _Console(Console):
+    """Says every text of a table in the chosen language."""
+
+    def render_str(self, text: str, **options: Any) -> Text:
+        return super().render_str(say(text), **options)
 
 
 def show(out: Console, *parts: Table | Text | str, style: str = "") -> None:
-    """Print without the blanks a table pads its lines with."""
+    """Print, in the chosen language, without the blanks a table pads its lines with."""
     with out.capture() as captured:
         for part in parts:
-            out.print(part, style=style or None)
+            spoken = Text(say(part.plain), style=part.style) if isinstance(part, Text) and not part.spans else part
+            out.print(spoken, style=style or None)
     out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
@@ -107,11 +117,11 @@ def verdict_sentence(plan: Plan) -> str:
     short = fit.headroom is not None and fit.headroom < 0
     if fit.verdict == "does_not_fit":
         if not short:
-            return "Does not fit: the engine would refuse (see below)."
+            return f"Would not start: {fit.refusal}."
         return f"Does not fit: {room} short." + (f" {_largest(plan)}" if fit.max_context else " Not even one token of context would.")
-    start = "Fits, with" if fit.verdict == "fits" else "Just fits, with only"
-    spare = f"{room} of the KV pool to spare" if pooled(plan) else f"{room} to spare"
-    return f"{start} {spare}. {_runs_out(plan)}"
+    spare = f"{room} of the KV pool" if pooled(plan) else room
+    start = f"Fits, with {spare} to spare." if fit.verdict == "fits" else f"Just fits, with only {spare} to spare."
+    return f"{start} {_runs_out(plan)}"
 
 
 def _runs_out(plan: Plan) -> str:
@@ -227,7 +237,7 @@ def _print_advice(plan: Plan, out: Console) -> None:
     for label, text in speed_lines(plan):
         lines.add_row(label, text)
     for label, text in note_lines(plan):
-        lines.add_row(Text(label, style="yellow" if label == "warning" else ""), text)
+        lines.add_row(Text(say(label), style="yellow" if label == "warning" else ""), text)
     for command in plan.launch:
         lines.add_row("start", "".join(f"{key}={value} " for key, value in command.env.items()) + command.command)
         if command.note:
@@ -286,7 +296,9 @@ def note_lines(plan: Plan) -> list[tuple[str, str]]:
     """Notes with their labels; what was filled in for want of an option is one line."""
     assumed = [note.text for note in plan.notes if "not given: " in note.text]
     rows = [("assumed", "; ".join(text.split("not given: ", 1)[1] for text in assumed))] if assumed else []
-    return rows + [("note" if note.level == "info" else "warning", note.text) for note in plan.notes if note.text not in assumed]
+    said = verdict_sentence(plan).removeprefix("Would not start: ").rstrip(".")
+    notes = [note for note in plan.notes if note.text not in assumed and not note.text.endswith(f": {said}")]
+    return rows + [("note" if note.level == "info" else "warning", note.text) for note in notes]
 
 
 def _changes(plan: Plan, width: int) -> Table:

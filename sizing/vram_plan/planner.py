@@ -118,6 +118,7 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
         notes=(
             *(Note("info", text) for text in model.notes),
             *notes,
+            *((Note("warning", f"the engine would not start: {found.refusal}"),) if found.refusal else ()),
             *(Note("info", text) for text in machine.notes),
             *_device_notes(devices),
             *_speed_note(work, devices, speed),
@@ -198,7 +199,7 @@ def _place(found: Allocation, devices: tuple[Device, ...]) -> tuple[DevicePlan, 
 
 def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocation, placed: tuple[DevicePlan, ...]) -> Fit:
     if not devices:
-        return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown"))
+        return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown"), refusal=found.refusal)
     rooms = [device.headroom or 0 for device in placed]
     room = min(rooms)
     verdict = verdict_of(rooms, devices, found)
@@ -211,6 +212,7 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         () if verdict == "fits" else suggestions(model, work, devices, verdict),
         fewest_gpus(model, work, devices),
         least_offload(model, work, devices),
+        found.refusal,
     )
 
 

@@ -91,7 +91,7 @@ class Fit:
 
     Both are None without a GPU, or where memory sets no limit. `fewest_gpus` of this kind would do (None: not even 64, or the
     GPUs are of several kinds); `least_offload` layers (of a mixture of experts: layers' experts) must stay in host memory
-    (None: the engine keeps none there, or all would not be enough).
+    (None: the engine keeps none there, or all would not be enough). `refusal` is why the engine itself would not start.
     """
 
     verdict: Verdict
@@ -102,6 +102,7 @@ class Fit:
     suggestions: tuple[str, ...] = ()
     fewest_gpus: int | None = None
     least_offload: int | None = None
+    refusal: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,18 @@ def test_values_keep_their_places_or_change_them() -> None:
     assert german.say("never heard") == "never heard"
 
 
+def test_a_plan_and_an_error_are_said_in_it(run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "messages.de.json"
+    texts = {"Fits, with {0} to spare.": "Passt, {0} bleiben frei.", "weights": "Gewichte", "note": "Hinweis",
+             "no model is called {0}": "kein Modell heißt {0}"}  # fmt: skip
+    path.write_text(json.dumps(texts))
+    monkeypatch.setenv("VRAM_PLAN_LANG", str(path))
+    plan = run("llama3-8b", "--bits", "4", "--gpu", "RTX 4090")
+    assert plan.code == 0 and "Passt, " in plan.out and "\nGewichte" in plan.out and "\nHinweis" in plan.out
+    assert run("lama3-8").err.startswith("kein Modell heißt 'lama3-8'")
+    assert '"weights"' in run("llama3-8b", "--json").out
+
+
 def test_a_template_that_answers_itself_ends() -> None:
     assert Language({"{0} a": "{0} a {0}", "b {0}": "b"}).say("b " + "a " * 50 + "a")
     assert Language({"x{0}": "{0}{7}"}).say("xy") == "y"

@@ -83,7 +83,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
     return Allocation(
         prepared.devices,
         figures={**prepared.figures, **_figures(prepared, length, at_length)},
-        notes=(*((f"vLLM would not start: {refused}",) if refused else _waiting_note(work, prepared, per_request, left)), *prepared.notes),
+        notes=(*(() if refused else _waiting_note(work, prepared, per_request, left)), *prepared.notes),
         refusal=refused,
         headroom=tuple([left * size if layout else room for size, room in prepared.rooms]),
     )
