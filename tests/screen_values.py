@@ -112,7 +112,7 @@ def devices() -> Detection:
 
 def _plan(name: str) -> Callable[[int], None]:
     def draw(width: int) -> None:
-        from vram_plan_cli.screen import console, print_plan
+        from vram_plan_cli.screens.plan import console, print_plan
 
         print_plan(kept(name), console(width))
 
@@ -120,8 +120,8 @@ def _plan(name: str) -> Callable[[int], None]:
 
 
 def _plot(width: int) -> None:
-    from vram_plan_cli.plots_plan import print_curve
-    from vram_plan_cli.screen import console
+    from vram_plan_cli.plots.plan import print_curve
+    from vram_plan_cli.screens.plan import console
 
     print_curve(curve(), console(width))
 
@@ -130,7 +130,7 @@ def _terminal(width: int) -> None:
     """As on a terminal: with the bar."""
     import sys
 
-    from vram_plan_cli.screen import print_plan
+    from vram_plan_cli.screens.plan import print_plan
 
     out = Console(file=sys.stdout, width=width, force_terminal=True, color_system=None, markup=False, highlight=False)
     print_plan(kept("plan-fits"), out)
@@ -138,10 +138,10 @@ def _terminal(width: int) -> None:
 
 def _questions(name: str) -> Callable[[int], None]:
     def draw(width: int) -> None:
-        from vram_plan_cli.compare_screen import print_comparison
-        from vram_plan_cli.models_screen import print_models_fit
-        from vram_plan_cli.recommend_screen import print_recommendation
-        from vram_plan_cli.table_screen import print_table
+        from vram_plan_cli.screens.compare import print_comparison
+        from vram_plan_cli.screens.models import print_models_fit
+        from vram_plan_cli.screens.recommend import print_recommendation
+        from vram_plan_cli.screens.table import print_table
 
         {
             "table": lambda: print_table(TABLE, "", width),
@@ -156,7 +156,7 @@ def _questions(name: str) -> Callable[[int], None]:
 
 def _lists(name: str) -> Callable[[int], None]:
     def draw(width: int) -> None:
-        from vram_plan_cli import lists
+        from vram_plan_cli.screens import lists
 
         look = lists.Look(width=width)
         {

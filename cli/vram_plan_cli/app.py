@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from .commands_calibrate import calibrate
-from .commands_models import models
-from .commands_questions import compare, recommend, table
-from .commands_report import write
-from .commands_speed import speed
-from .commands_verify import verify
+from .commands.calibrate import calibrate
+from .commands.models import models
+from .commands.questions import compare, recommend, table
+from .commands.report import write
+from .commands.speed import speed
+from .commands.verify import verify
 from .failure import exit_code_of, report
 from .options import (
     Bits,
@@ -142,7 +142,7 @@ def plan(
 
 
 def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: int | None) -> None:
-    from .screen import console, print_explanation, print_plan, print_verdict
+    from .screens.plan import console, print_explanation, print_plan, print_verdict
 
     out = console(width)
     if quiet:
@@ -154,9 +154,9 @@ def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: i
 
 
 def _draw(curve: ContextCurve, plot: bool, save: str | None, width: int | None) -> None:
-    from .plots import save_chart
-    from .plots_plan import context_chart, print_curve
-    from .screen import console
+    from .plots.plan import context_chart, print_curve
+    from .plots.terminal import save_chart
+    from .screens.plan import console
 
     if plot:
         print_curve(curve, console(width))
@@ -177,7 +177,7 @@ app.command(name="report")(write)
 @app.command()
 def gpus(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The accelerators of the catalogue."""
-    from .lists import Look, print_gpus
+    from .screens.lists import Look, print_gpus
 
     print_gpus(query, Look(json, quiet, width))
 
@@ -185,7 +185,7 @@ def gpus(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, wi
 @app.command()
 def formats(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The number formats weights can have, with their bits per weight."""
-    from .lists import Look, print_formats
+    from .screens.lists import Look, print_formats
 
     print_formats(query, Look(json, quiet, width))
 
@@ -193,7 +193,7 @@ def formats(query: QueryArgument = "", json: Json = False, quiet: Quiet = False,
 @app.command()
 def hardware(json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """What was detected on this machine, and what of it is usable."""
-    from .lists import Look, print_hardware
+    from .screens.lists import Look, print_hardware
 
     print_hardware(Look(json, quiet, width))
 

@@ -15,9 +15,9 @@ from typing import Any
 
 import vram_plan as vp
 from vram_plan.engines.base import Work
-from vram_plan.engines.vllm_cache import cache_layout, largest_length
-from vram_plan.engines.vllm_specs import CacheSetup, checkpoint_cache
-from vram_plan.engines.vllm_weights import rank_weights, refusal
+from vram_plan.engines.vllm.cache import cache_layout, largest_length
+from vram_plan.engines.vllm.specs import CacheSetup, checkpoint_cache
+from vram_plan.engines.vllm.weights import rank_weights, refusal
 from vram_plan.formats import apply_format, find_format, inventory_bytes
 from vram_plan.formats.gguf_inventory import as_gguf, gguf_facts
 from vram_plan.formats.mixes import mix_types

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import vram_plan as vp
-from vram_plan_cli.plots_svg import COLOURS
-from vram_plan_cli.report import report_page
+from vram_plan_cli.plots.svg import COLOURS
+from vram_plan_cli.report.content import report_page
 
 CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
 FLAGS = (

@@ -16,7 +16,7 @@ from vram_plan.hardware import local, profile_store
 from vram_plan.hardware.device import Detection
 from vram_plan.hardware.profile_store import save_profile
 from vram_plan.hardware.profiles import EngineScale, Fitted, Profile
-from vram_plan_cli import calibrate_screen
+from vram_plan_cli.screens import calibrate as calibrate_screen
 
 Calls = list[tuple[Any, dict[str, Any]]]
 

@@ -9,7 +9,7 @@ import re
 
 import pytest
 from screen_values import TABLE
-from vram_plan_cli.table_screen import print_table
+from vram_plan_cli.screens.table import print_table
 
 QUESTIONS = {
     "table": ("table", "llama3.1-8b", "--gpu", "RTX 3060 12GB"),

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 import vram_plan as vp
-from vram_plan_cli.report import report_page, write_report
-from vram_plan_cli.report_page import GENERATOR, colour_pairs, el, page
+from vram_plan_cli.report.content import report_page, write_report
+from vram_plan_cli.report.page import GENERATOR, colour_pairs, el, page
 
 REQUEST = {"context": "16k", "bits": 4, "gpus": "RTX 4060"}
 PLAN = ("llama3-8b", "--ctx", "16k", "--bits", "4", "--gpu", "RTX 4060")

@@ -12,8 +12,8 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines import llamacpp
-from vram_plan.engines.llamacpp_settings import build_of, runtime_of
+from vram_plan.engines.llamacpp import engine as llamacpp
+from vram_plan.engines.llamacpp.settings import build_of, runtime_of
 from vram_plan.hardware import resolve
 from vram_plan.request import make_work
 

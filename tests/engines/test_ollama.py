@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import vram_plan as vp
-from vram_plan.engines.llamacpp_placement import file_weights
+from vram_plan.engines.llamacpp.placement import file_weights
 from vram_plan.engines.ollama import default_context, tag_format
 from vram_plan.formats import find_format, for_engine
 from vram_plan.hardware import resolve

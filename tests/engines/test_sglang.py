@@ -10,7 +10,7 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines.sglang_settings import profile_of
+from vram_plan.engines.sglang.settings import profile_of
 from vram_plan.errors import UsageError
 
 

@@ -10,7 +10,7 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines.transformers import layer_split
+from vram_plan.engines.transformers.engine import layer_split
 from vram_plan.errors import UsageError
 from vram_plan.models.assemble import assemble
 from vram_plan.models.checkpoint import Checkpoint

@@ -14,8 +14,8 @@ import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines import Work
-from vram_plan.engines.vllm import allocate
-from vram_plan.engines.vllm_versions import batch_defaults, profile_of
+from vram_plan.engines.vllm.engine import allocate
+from vram_plan.engines.vllm.versions import batch_defaults, profile_of
 from vram_plan.formats import find_format
 from vram_plan.hardware import resolve
 

@@ -11,8 +11,8 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines.vllm_cache import Group, Layout, cache_layout, grouped, largest_length
-from vram_plan.engines.vllm_specs import CacheSetup, Spec, checkpoint_cache
+from vram_plan.engines.vllm.cache import Group, Layout, cache_layout, grouped, largest_length
+from vram_plan.engines.vllm.specs import CacheSetup, Spec, checkpoint_cache
 from vram_plan.models.model import Model
 
 DATA = Path(__file__).parent.parent / "data"

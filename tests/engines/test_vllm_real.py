@@ -20,8 +20,8 @@ from typing import Any
 
 import pytest
 import vram_plan as vp
-from vram_plan.engines.vllm_cache import Group, Layout, cache_layout, largest_length
-from vram_plan.engines.vllm_specs import CacheSetup
+from vram_plan.engines.vllm.cache import Group, Layout, cache_layout, largest_length
+from vram_plan.engines.vllm.specs import CacheSetup
 
 pytestmark = [
     pytest.mark.slow,

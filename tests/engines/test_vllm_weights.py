@@ -14,11 +14,11 @@ import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines.base import Work
-from vram_plan.engines.vllm_classes import vllm_class
-from vram_plan.engines.vllm_layout import expert_bytes, linear_bytes, mxfp4_padding
-from vram_plan.engines.vllm_ropes import RopeTable, rope_tables
-from vram_plan.engines.vllm_shards import padded_vocab, stage_layers
-from vram_plan.engines.vllm_weights import RankWeights, rank_weights, refusal
+from vram_plan.engines.vllm.classes import vllm_class
+from vram_plan.engines.vllm.layout import expert_bytes, linear_bytes, mxfp4_padding
+from vram_plan.engines.vllm.ropes import RopeTable, rope_tables
+from vram_plan.engines.vllm.shards import padded_vocab, stage_layers
+from vram_plan.engines.vllm.weights import RankWeights, rank_weights, refusal
 from vram_plan.formats import find_format
 from vram_plan.models.model import Model
 from vram_plan_data import ROOT

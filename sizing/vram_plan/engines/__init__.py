@@ -16,10 +16,10 @@ __all__ = ["ENGINES", "Allocation", "Engine", "Work", "engine_cache_type", "engi
 #: Engine → the module that knows its rules.
 ENGINES: Final = {
     "ollama": "ollama",
-    "llama.cpp": "llamacpp",
-    "vllm": "vllm",
-    "sglang": "sglang",
-    "transformers": "transformers",
+    "llama.cpp": "llamacpp.engine",
+    "vllm": "vllm.engine",
+    "sglang": "sglang.engine",
+    "transformers": "transformers.engine",
 }
 #: The KV cache types each engine has.
 _GGML: Final = ("f32", "f16", "bf16", "q8_0", "q5_1", "q5_0", "q4_1", "q4_0", "iq4_nl")

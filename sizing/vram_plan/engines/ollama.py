@@ -18,14 +18,14 @@ from vram_plan_data import ROOT
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
 from ..units import format_gib
-from . import llamacpp
 from .base import Allocation, Work
-from .llamacpp import MAX_SEQUENCES, allocation, room_of, run_of
-from .llamacpp_cells import kv_groups
-from .llamacpp_placement import file_weights
-from .llamacpp_run import Run
-from .llamacpp_settings import OPTIONS as LLAMACPP_OPTIONS
-from .llamacpp_settings import Settings, settings_of
+from .llamacpp import engine as llamacpp
+from .llamacpp.cells import kv_groups
+from .llamacpp.engine import MAX_SEQUENCES, allocation, room_of, run_of
+from .llamacpp.placement import file_weights
+from .llamacpp.run import Run
+from .llamacpp.settings import OPTIONS as LLAMACPP_OPTIONS
+from .llamacpp.settings import Settings, settings_of
 from .options import flag
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "default_context", "least_offload", "room", "tag_format"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engines import Work
-from ..engines.llamacpp_draft import draft_model, draft_work
+from ..engines.llamacpp.draft import draft_model, draft_work
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engines import Work
-from ..engines.vllm_versions import batch_defaults
+from ..engines.vllm.versions import batch_defaults
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand

@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from ..engines.base import Work
-from ..engines.vllm_settings import copies, split
-from ..engines.vllm_specs import checkpoint_cache
+from ..engines.vllm.settings import copies, split
+from ..engines.vllm.specs import checkpoint_cache
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
 from ..models.model import Model

@@ -72,7 +72,7 @@ def _foreign(name: str, model: Model, given: Mapping[str, Any], seen: Observatio
 
 def _predicts(model: Model) -> bool:
     """Whether the plan knows this model's prediction layers."""
-    from ..engines.llamacpp_draft import predictor
+    from ..engines.llamacpp.draft import predictor
 
     try:
         return bool(predictor(model))

@@ -1,0 +1,1 @@
+"""Pictures of a plan: in the terminal, as SVG and PNG."""

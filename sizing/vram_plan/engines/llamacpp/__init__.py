@@ -1,0 +1,1 @@
+"""What llama.cpp allocates: `engine` answers, the other modules are its parts."""

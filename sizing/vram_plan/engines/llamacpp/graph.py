@@ -1,0 +1,282 @@
+"""The graph llama.cpp computes for one batch, recorded layer by layer with the sizes of its nodes.
+
+Nodes a buffer of this size would not feel (a few bytes a token) are left out, unless a hole of theirs is felt. Source:
+llama.cpp 0c1e57098, src/llama-graph.cpp (`build_inp_embd`, `build_ffn`, `build_moe_ffn`), src/models/*.cpp.
+"""
+
+from __future__ import annotations
+
+from ...models.architecture import CacheLayer
+from . import families
+from .layers import Layer
+from .recurrent import Recurrent
+
+__all__ = ["Recorder"]
+
+
+class Recorder(Recurrent):
+    """Records the nodes of a batch of `context.tokens` tokens on a tape. Node sizes are in bytes, widths in elements."""
+
+    def mixed(self, layer: Layer, x: int) -> int:
+        """What a layer's token mixer makes of its normed input."""
+        cache = layer.cache
+        if cache is None:
+            return self.recurrent(layer, x)
+        found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
+        if not layer.is_double:
+            return found
+        self.waiting = cache, found
+        other = self.recurrent(layer, self.norm(layer, self.hidden))
+        return self.fp32(self.a.hidden_size, self.before, other, over=(self.before,))
+
+    def add(self, a: int, b: int) -> int:
+        return self.fp32(self.a.hidden_size, a, b, over=(a, b))
+
+    def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
+        """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
+        in_place = self.in_place(layer is not None and f"{role}.bias" in layer.shapes)
+        return self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
+
+    def in_place(self, bias: bool) -> bool:
+        return self.a.family not in families.LAYER_NORMS and (not bias or self.a.family in families.RMS_NORMS)
+
+    def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
+        """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
+        row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
+        late = any(layer.away > 1 for layer in layers)  # masks and places are copied when first asked for
+        indexed = len(layers) if any("indexer.attn_k" in layer.shapes for layer in layers) else 0
+        self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
+        if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
+            embedded, _ = self.given(4 * self.tokens), self.given(row)
+            if self.context.mixed:
+                self.mixed_inputs = self.given(4 * self.tokens), self.given(row), self.given(8 * self.tokens)
+        if "per_layer_model_proj" in self.global_shapes:
+            self.per_layer = self.given(4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens)
+        if not first:  # the last sum of the layer before is made here
+            parts = self.given(row), self.given(row)
+            embedded = self.tape.add(row, *parts, over=parts)
+        for layer in layers:
+            if embedded < 0 and not layer.gathers_first:
+                embedded = self.given(row)
+                learned = self.given(row) if "position_embd" in self.global_shapes else -1
+            if "nextn.eh_proj" in layer.shapes and self.trunk < 0:
+                self.trunk = self.given(row)
+            if layer.state is not None and layer.cache is None and not self.slots:
+                self.slots = self.given(4 * self.context.parallel), self.given(0)
+            if embedded < 0:
+                embedded = self.given(row)
+            if layer.cache is not None and layer.cache.window not in self.masks and not late:
+                self.attention_inputs(layer, layer.cache)
+            if layer.is_double and not self.slots:
+                self.slots = self.given(4 * self.context.parallel), self.given(0)
+        self.chosen = self.given(4 * self.context.outputs) if last else -1
+        if learned >= 0:
+            embedded = self.tape.add(row, embedded, learned, over=(embedded, learned))
+        return self.looked_up(embedded) if self.host else embedded
+
+    def looked_up(self, tokens: int) -> int:
+        """The embeddings of tokens; later builds also make them of tokens and embeddings mixed, whatever is asked for."""
+        embedded = self.fp32(self.a.hidden_size, tokens)
+        if self.mixed_inputs:
+            mixed_tokens, given, slots = self.mixed_inputs
+            rows, whole = self.fp32(self.a.hidden_size, mixed_tokens), self.fp32(self.a.hidden_size, given)
+            self.tape.read(rows, slots)
+            self.tape.keep(whole)
+        return embedded
+
+    def attention_inputs(self, layer: Layer, cache: CacheLayer) -> None:
+        """What layers with one window share: positions, matrices that turn a quantised cache, places in it, the mask."""
+        c = self.context
+        if layer.turned and not self.positions:
+            self.positions = (self.given(4 * self.tokens),)
+        for size in self.turns_of(cache):
+            if size and cache.v_dim:
+                held = self.rotations.get((cache.window, size), ())
+                self.rotations[cache.window, size] = (*held, self.given(4 * size * size))
+        v_places = 8 * self.tokens * (1 if c.flash else self.widest_v)
+        if "indexer.attn_k" in layer.shapes:
+            self.index_mask = self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)
+        self.places[cache.window] = tuple(self.given(size) for size in (8 * self.tokens, v_places if cache.v_dim else 0) if size)
+        element = 4 if c.mask_cast or not c.flash else 2
+        self.masks[cache.window] = self.given(element * self.tokens * c.ring(cache.window))
+
+    def feed_forward(self, layer: Layer, x: int, tokens: int) -> int:
+        """The feed-forward part of a normed input; of Gemma 4's mixtures, of what is normed within."""
+        if "pre_ffw_norm_2" in layer.shapes:
+            return self.dense_and_experts(layer, x, tokens)
+        return self.experts(layer, x, tokens) if "ffn_down_exps" in layer.shapes else self.dense(layer, x, tokens)
+
+    def dense_and_experts(self, layer: Layer, x: int, tokens: int) -> int:
+        """Gemma 4: experts and a dense part side by side, each with norms of its own, and the router with one more."""
+        row = 4 * self.a.hidden_size * tokens
+        routed = self.experts(layer, x, tokens, router=self.tape.add(row, x), normed=False)
+        dense = self.dense(layer, self.tape.add(row, x), tokens)
+        return self.tape.add(row, dense, routed, over=(dense, routed))
+
+    def dense(self, layer: Layer, x: int, tokens: int, suffix: str = "") -> int:
+        add, inner = self.tape.add, layer.columns(f"ffn_down{suffix}")
+        up = layer.rows(f"ffn_up{suffix}")
+        made = [add(4 * up * tokens, x, *self.weight(f"ffn_up{suffix}"))]
+        if f"ffn_gate{suffix}" in layer.shapes:
+            made.append(add(4 * inner * tokens, x, *self.weight(f"ffn_gate{suffix}")))
+        gated = len(made) > 1 or up > inner
+        acted = add(4 * inner * tokens, *made, over=() if gated else tuple(made))
+        return add(4 * self.a.hidden_size * tokens, acted, *self.weight(f"ffn_down{suffix}"))
+
+    def experts(self, layer: Layer, x: int, tokens: int, router: int = -1, *, normed: bool = True) -> int:
+        """Routed experts, their results for each expert a token uses side by side, and shared ones."""
+        add, used = self.tape.add, layer.experts_per_token
+        number, inner = layer.shapes["ffn_down_exps"][0], layer.columns("ffn_down_exps")
+        latent = layer.rows("ffn_latent_down")
+        probabilities = add(4 * number * tokens, x if router < 0 else router)
+        biased = self.a.family in families.ROUTER_BIAS or any(role.startswith("exp_probs_b") for role in layer.shapes)
+        chosen = add(4 * number * tokens, add(4 * number * tokens, probabilities) if biased else probabilities)
+        weights = self.expert_weights(used, tokens, probabilities, chosen)
+        entered = add(4 * latent * tokens, x) if latent else x if normed else add(4 * self.a.hidden_size * tokens, x)
+        if self.a.family in families.WEIGHS_FIRST:
+            entered = add(4 * used * self.a.hidden_size * tokens, entered, weights)
+        width = latent or self.a.hidden_size
+        up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
+        made = [add(4 * used * up * tokens, entered, chosen, *self.weight("ffn_gate_up_exps"), *self.weight("ffn_up_exps"))]
+        if "ffn_gate_exps" in layer.shapes:
+            made.append(add(4 * used * inner * tokens, entered, chosen, *self.weight("ffn_gate_exps")))
+        gated = len(made) > 1 or up > inner
+        acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
+        down = add(4 * used * width * tokens, acted, chosen, *self.weight("ffn_down_exps"))
+        if "ffn_down_exps.bias" in layer.shapes:
+            down = add(4 * used * width * tokens, down, chosen, over=(down,))
+        if self.a.family not in families.WEIGHS_FIRST:
+            down = add(4 * used * width * tokens, down, weights, over=(down,))
+        result = add(4 * width * tokens, down)
+        if latent:
+            result = add(4 * self.a.hidden_size * tokens, result)
+        self.look_ahead()
+        if "ffn_down_shexp" in layer.shapes:
+            shared = self.dense(layer, x, tokens, "_shexp")
+            if "ffn_gate_inp_shexp" in layer.shapes:
+                shared = add(4 * self.a.hidden_size * tokens, shared, add(4 * tokens, x), over=(shared,))
+            result = add(4 * self.a.hidden_size * tokens, result, shared, over=(result, shared))
+        return result
+
+    def expert_weights(self, used: int, tokens: int, *reads: int) -> int:
+        """The chosen experts' shares, made to add up to 1: divided by their sum, or (gpt-oss) by a softmax of their own."""
+        weights = self.tape.add(4 * used * tokens, *reads)
+        if self.a.family in ("gpt_oss", "gpt-oss", "gptoss"):
+            return self.tape.add(4 * used * tokens, weights)
+        return self.tape.add(4 * used * tokens, weights, self.tape.add(4 * tokens, weights))
+
+    def whole(self, layers: tuple[Layer, ...], *, first: bool = True, last: bool) -> None:
+        """All layers of one device; on the last device the logits too, of the rows asked for."""
+        a, hidden = self.a, self.inputs(layers, first=first, last=last)
+        deep = sum(layer.deep for layer in layers)
+        if deep:
+            hidden = self.fp32(a.hidden_size * (1 + deep), hidden)
+        if self.trunk >= 0:
+            hidden = self.merged(hidden)
+        if "token_embd_norm" in self.global_shapes:
+            hidden = self.fp32(a.hidden_size, hidden)
+        self.entered = hidden
+        asked = min(self.context.outputs, self.tokens)
+        within = a.family not in families.ROWS_BEFORE_NORM and a.family not in families.ROWS_AFTER_NORM
+        if layers and layers[0].gathers_first:
+            self.following = layers
+            self.look_ahead()
+        for number, layer in enumerate(layers):
+            final = last and within and number == len(layers) - 1
+            self.following, self.routed = layers[number + 1 :], "ffn_down_exps" in layer.shapes
+            hidden = self.through(layer, hidden, asked if final else 0)
+            if layer.deep:
+                hidden = self.fp32(a.hidden_size, hidden, self.entered, over=(hidden,))
+        if last and a.kind != "encoder":
+            self.logits(hidden, asked)
+
+    def merged(self, embedded: int) -> int:
+        """A prediction layer starts from the next token and what the model made of this one, both normed and side by side."""
+        width = self.a.hidden_size
+        both = self.fp32(width, embedded, over=(embedded,)), self.fp32(width, self.trunk, over=(self.trunk,))
+        return self.fp32(width, self.fp32(2 * width, *both))
+
+    def logits(self, hidden: int, asked: int) -> None:
+        """The last norm and the output matrix."""
+        a, add, row = self.a, self.tape.add, 4 * self.a.hidden_size
+        if a.family in families.ROWS_BEFORE_NORM:
+            self.tape.keep(hidden)
+            hidden = add(row * asked, hidden, self.chosen)
+        over = (hidden,) if self.in_place("output_norm.bias" in self.global_shapes) else ()
+        normed = add(row * (self.tokens if a.family in families.ROWS_AFTER_NORM else asked), hidden, over=over)
+        if a.family in families.ROWS_AFTER_NORM:
+            self.tape.keep(normed)
+            normed = add(row * asked, normed, self.chosen)
+        add(4 * a.vocab_size * asked, normed)
+
+    def through(self, layer: Layer, hidden: int, rows: int = 0) -> int:
+        """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
+        add, row = self.tape.add, 4 * self.a.hidden_size
+        tokens, mixed, picked = rows or self.tokens, -1, False
+        self.away = layer.away
+        self.hidden, normed = hidden, self.norm(layer, hidden) if layer.norms_input else hidden
+        if layer.cache is not None or layer.state is not None:
+            self.residual = (hidden, rows) if rows and self.a.family in families.RESIDUAL_FIRST else None
+            mixed = self.mixed(layer, normed)
+            picked = rows > 0 and self.picked >= 0
+        if layer.is_parallel and layer.cache is not None:
+            return self.parallel(layer, layer.cache, (mixed, hidden, normed), rows)
+        if rows and layer.is_double:
+            hidden, mixed = self.add(mixed, hidden), -1
+        if rows:
+            mixed = add(row * rows, mixed, self.chosen) if mixed >= 0 else mixed
+            hidden = self.picked if picked else add(row * rows, hidden, self.chosen)
+            normed = add(row * rows, normed, self.chosen) if mixed < 0 and not layer.is_double else -1
+        if mixed >= 0:
+            hidden = add(row * tokens, mixed, hidden, over=self.sum_over(layer, mixed, hidden, reshaped=not rows))
+            normed = -1
+        if not layer.has_feed_forward:
+            return hidden
+        if normed < 0:
+            unnormed = not layer.norms_feed_forward or "pre_ffw_norm_2" in layer.shapes
+            normed = hidden if unnormed else self.normed_again(layer, hidden, tokens)
+        out = self.feed_forward(layer, normed, tokens)
+        hidden = add(row * tokens, out, hidden, over=(hidden, out) if self.a.family in families.RESIDUAL_FIRST_AFTER else (out, hidden))
+        return self.per_layer_added(layer, hidden) if "inp_gate" in layer.shapes and self.per_layer >= 0 else hidden
+
+    def normed_again(self, layer: Layer, hidden: int, tokens: int) -> int:
+        return self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
+
+    def parallel(self, layer: Layer, cache: CacheLayer, nodes: tuple[int, int, int], rows: int) -> int:
+        """Attention and feed-forward of one norm, added up; attention is projected when its part of the sum is asked for."""
+        mixed, hidden, normed = nodes
+        size, first = 4 * self.a.hidden_size * (rows or self.tokens), self.a.family in families.PROJECTS_FIRST
+
+        def asked(node: int) -> int:
+            return self.tape.add(size, node, self.chosen) if rows else node
+
+        mixed = asked(self.projected(cache, mixed)) if first else mixed
+        out = self.feed_forward(layer, asked(normed), rows or self.tokens)
+        if first:
+            out = self.tape.add(size, mixed, out, over=(mixed, out))
+            hidden = asked(hidden)
+            return self.tape.add(size, out, hidden, over=(out, hidden))
+        hidden = asked(hidden)
+        out = self.tape.add(size, out, hidden, over=(out, hidden))
+        mixed = asked(self.projected(cache, mixed))
+        return self.tape.add(size, out, mixed, over=(out, mixed))
+
+    def per_layer_added(self, layer: Layer, hidden: int) -> int:
+        """Gemma 4's small models: each layer's own embedding of a token, gated and projected, is added to its result.
+
+        All layers' embeddings are made in the first layer, from the tokens' and what the first input projects to.
+        """
+        wide, width = self.global_shapes["per_layer_model_proj"][0], layer.rows("inp_gate")
+        gate = self.fp32(width, hidden)
+        if self.per_layer_made < 0:
+            normed = self.fp32(wide, self.fp32(wide, self.entered))
+            both = self.fp32(wide, normed, self.per_layer, over=(normed, self.per_layer))
+            self.per_layer_made = self.fp32(wide, both)
+        gate = self.fp32(width, gate, self.per_layer_made, over=(gate,))
+        return self.add(hidden, self.fp32(self.a.hidden_size, gate))
+
+    def sum_over(self, layer: Layer, mixed: int, hidden: int, *, reshaped: bool) -> tuple[int, ...]:
+        """Which of the two the sum of a mixer's result and the residual may take the place of, in llama.cpp's order."""
+        if layer.reshapes_result and reshaped:
+            return (hidden,)
+        return (hidden, mixed) if self.a.family in families.RESIDUAL_FIRST else (mixed, hidden)

@@ -1,0 +1,128 @@
+"""Where llama.cpp puts each layer: on which GPU, or left in host memory.
+
+Layers are counted from the back, the output matrix being the last: `n_gpu_layers` of them go to the GPUs, in shares
+proportional to free memory or as `tensor_split` says. The embedding table stays in host memory always; where it is
+the output matrix too, it is loaded a second time. Source: llama.cpp 0c1e57098, src/llama-model.cpp (`load_tensors`,
+`get_layer_buft_list`), src/llama-arch.cpp (`LLM_TENSOR_INFOS`).
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Final
+
+from ...formats import Format
+from ...formats.storage import storage_bytes
+from ...models.architecture import Basis, Tensor
+from ...models.model import Model
+from ..weights import weights_of
+from .tape import padded
+
+__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "on_gpu", "placed", "visiting_weights"]
+
+HOST: Final = -1
+#: Tensors of the input layer: looked up by row on the CPU, never multiplied with.
+_INPUT: Final = frozenset({"token_embd", "position_embd", "token_types", "per_layer_token_embd"})
+_WHOLE: Final = frozenset({"F32", "F16", "BF16"})
+
+
+@dataclass(frozen=True, eq=False)
+class FileWeights:
+    """A GGUF's bytes by where they may go: of each layer its experts and the rest, the output layer, the input layer.
+
+    `head` is the output matrix with what belongs to it; a tied embedding counts there as well as in `inputs`, but
+    once in `file`.
+    """
+
+    layers: tuple[int, ...]
+    experts: tuple[int, ...]
+    head: int
+    inputs: int
+    file: int
+    basis: Basis
+    tied: bool
+
+
+@lru_cache(maxsize=256)
+def file_weights(model: Model, format: Format) -> FileWeights:
+    """The sums of a model's GGUF; vision and audio towers are a file of their own, draft (MTP) layers are not loaded."""
+    weights = weights_of(model, format)
+    sums: dict[str, int] = defaultdict(int)
+    layers: dict[int, list[int]] = defaultdict(lambda: [0, 0])
+    tied = model.architecture.kind != "encoder" and all(t.role != "output" for t in weights.tensors if t.part == "text")
+    for tensor in weights.tensors:
+        if tensor.part in ("text", "mtp"):
+            sums["file"] += storage_bytes(tensor.stored_as, tensor.shape)
+        if tensor.part != "text":
+            continue
+        size = on_gpu(tensor)
+        if tensor.layer is None:
+            sums["inputs" if tensor.role in _INPUT else "head"] += size
+            sums["head"] += size if tied and tensor.role == "token_embd" else 0
+        else:
+            layers[tensor.layer][1 if tensor.experts else 0] += size
+    count = max((model.architecture.layers, *(i + 1 for i in layers)))
+    rest, experts = (tuple(layers[i][k] for i in range(count)) for k in range(2))
+    return FileWeights(rest, experts, sums["head"], sums["inputs"], sums["file"], weights.basis, tied)
+
+
+@lru_cache(maxsize=256)
+def visiting_weights(model: Model, format: Format, experts_only: bool) -> tuple[tuple[str, int], ...]:
+    """Role and largest size of the weights (or the experts) of a layer, whichever layers are away."""
+    sizes: dict[str, int] = defaultdict(int)
+    for tensor in weights_of(model, format).tensors:
+        if tensor.part == "text" and tensor.layer is not None and len(tensor.shape) > 1 and (tensor.experts or not experts_only):
+            sizes[tensor.role] = max(sizes[tensor.role], on_gpu(tensor))
+    return tuple(sizes.items())
+
+
+def on_gpu(tensor: Tensor) -> int:
+    """Bytes of a tensor as allocated: CUDA pads the last row of a quantised one to a multiple of 512 elements."""
+    size, rest = storage_bytes(tensor.stored_as, tensor.shape), -tensor.shape[-1] % 512
+    if rest and tensor.stored_as not in _WHOLE:
+        size += storage_bytes(tensor.stored_as, (1, rest))
+    return padded(size)
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Which device each layer is on (HOST: none), and how many of the first layers keep their experts in host memory."""
+
+    homes: tuple[int, ...]
+    output: int
+    expert_layers: int
+    devices: int
+
+    def layers_on(self, device: int) -> tuple[int, ...]:
+        return self._layers.get(device, ())
+
+    @cached_property
+    def _layers(self) -> dict[int, tuple[int, ...]]:
+        return {device: tuple(i for i, home in enumerate(self.homes) if home == device) for device in set(self.homes)}
+
+    @property
+    def all_on_gpu(self) -> bool:
+        return self.output != HOST and HOST not in self.homes
+
+    @property
+    def pipelined(self) -> bool:
+        """Several GPUs, and nothing left on the host or moved by hand: batches overlap, with 4 copies of the inputs."""
+        return self.devices > 1 and self.all_on_gpu and not self.expert_layers
+
+
+@lru_cache(maxsize=4096)
+def placed(layers: int, gpu_layers: int, shares: tuple[float, ...], expert_layers: int = 0) -> Placement:
+    """Of `layers` layers and the output, the last `gpu_layers` on the GPUs, in these shares of the number of layers."""
+    total, ends = sum(shares) or 1.0, []
+    for i in range(len(shares)):
+        ends.append(sum(shares[: i + 1]) / total)
+    start = max(layers + 1 - gpu_layers, 0)
+    active = min(gpu_layers, layers + 1)
+
+    def home(layer: int) -> int:
+        return HOST if layer < start else min(bisect_right(ends, (layer - start) / active), len(shares) - 1)
+
+    return Placement(tuple(home(i) for i in range(layers)), home(layers), expert_layers, len(shares))

@@ -1,0 +1,1 @@
+"""What SGLang allocates: `engine` answers, the other modules are its parts."""

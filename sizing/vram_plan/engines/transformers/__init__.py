@@ -1,0 +1,1 @@
+"""What transformers allocates: `engine` answers, `forward` sizes a forward pass."""

@@ -1,0 +1,1 @@
+"""What vLLM allocates: `engine` answers, the other modules are its parts."""
