@@ -154,8 +154,8 @@ def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: i
 
 
 def _draw(curve: ContextCurve, plot: bool, save: str | None, width: int | None) -> None:
+    from .plots.files import save_chart
     from .plots.plan import context_chart, print_curve
-    from .plots.terminal import save_chart
     from .screens.plan import console
 
     if plot:

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import vram_plan as vp
 from rich.console import Console
+from vram_plan_cli.plots.chart import Axis, Bar, Bars, Chart, Mark, Series, ticks
+from vram_plan_cli.plots.files import save_chart
 from vram_plan_cli.plots.plan import context_chart, time_bars
 from vram_plan_cli.plots.svg import bars_svg, chart_svg
-from vram_plan_cli.plots.terminal import Axis, Bar, Bars, Chart, Mark, Series, print_bars, print_chart, save_chart, ticks
+from vram_plan_cli.plots.terminal import print_bars, print_chart
 
 SVG = "{http://www.w3.org/2000/svg}"
 PLAN = ("llama3-8b", "--ctx", "16k", "--bits", "4", "--gpu", "RTX 4060")

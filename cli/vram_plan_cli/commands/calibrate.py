@@ -148,7 +148,8 @@ def _summary(profile: Profile | None) -> dict[str, Any]:
 def _answer(
     profile: Profile, json: bool, points: bool, plot: bool, save: str | None, quiet: bool, width: int | None, kept: bool
 ) -> None:
-    from ..plots.terminal import print_chart, save_chart
+    from ..plots.files import save_chart
+    from ..plots.terminal import print_chart
     from ..screens.calibrate import decode_chart, print_points, print_profile
     from ..screens.plan import console, show
 

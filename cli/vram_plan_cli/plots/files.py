@@ -11,13 +11,13 @@ from typing import Any
 
 from vram_plan import MissingExtraError, UsageError
 
+from .chart import Chart, any_of, ticks
 from .svg import COLOURS, chart_svg
-from .terminal import Chart, any_of, ticks
 
-__all__ = ["save", "write_file"]
+__all__ = ["save_chart", "write_file"]
 
 
-def save(chart: Chart, path: str) -> None:
+def save_chart(chart: Chart, path: str) -> None:
     """Write the chart as its file's name says. Raises UsageError for another ending or a place that cannot be written."""
     kind = Path(path).suffix.lower()
     if kind not in (".svg", ".png"):

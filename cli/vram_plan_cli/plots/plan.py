@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Final
 from rich.console import Console
 
 from ..screens.plan import ENGINE_NAMES, GROUPS, device_name, seconds, show
-from .terminal import Axis, Bar, Bars, Chart, Mark, Series, print_bars, print_chart
+from .chart import Axis, Bar, Bars, Chart, Mark, Series
+from .terminal import print_bars, print_chart
 
 if TYPE_CHECKING:
     from vram_plan import ContextCurve

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
-from .terminal import Bar, Bars, Chart, Point, above, any_of, ticks
+from .chart import Bar, Bars, Chart, Point, above, any_of, ticks
 
 __all__ = ["COLOURS", "bars_svg", "chart_svg", "svg_style"]
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Final
 import vram_plan as vp
 from vram_plan import format_count, format_gib
 
+from ..plots.chart import Bar, Bars, Chart
 from ..plots.files import write_file
 from ..plots.plan import context_chart, time_bars
 from ..plots.svg import bars_svg, chart_svg
-from ..plots.terminal import Bar, Bars, Chart
 from ..screens.compare import start_lines, value_text
 from ..screens.plan import ENGINE_NAMES, GROUPS, device_name, label_of, note_lines, plan_title, speed_lines, verdict_sentence
 from ..screens.table import SIGNS, tokens

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from vram_plan import Profile, StoredProfile
     from vram_plan.hardware.profiles import Figure, HeldOut, Mode, Point
 
-    from ..plots.terminal import Chart
+    from ..plots.chart import Chart
 
 __all__ = ["decode_chart", "is_used", "measuring", "print_points", "print_profile", "print_profiles", "title_of"]
 
@@ -210,7 +210,7 @@ def _spread(p: Point) -> str:
 
 def decode_chart(profile: Profile) -> Chart:
     """Time of a decode step against the context: what was measured, and the fitted line. Raises UsageError where there is none."""
-    from ..plots.terminal import Axis, Chart, Series
+    from ..plots.chart import Axis, Chart, Series
 
     mode: Mode = "graph" if any(p.what == "decode" and p.mode == "graph" for p in profile.points) else "eager"
     shapes = _shapes(profile, mode)

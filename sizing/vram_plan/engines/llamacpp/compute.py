@@ -34,7 +34,7 @@ def compute_bytes(
     `copies` is 4 where llama.cpp runs several GPUs as a pipeline; `visiting` are weights copied in (role, bytes),
     `away` for how many of the first layers, and 1 or, with their caches, 2;
     `host` is the CPU's own buffer where all runs there.
-    Source: llama.cpp 0c1e57098, see `llamacpp_graph`.
+    Source: llama.cpp 0c1e57098, see `graph`.
     """
     context = context._replace(parallel=1 << (context.parallel - 1).bit_length())
     low = max(1 << (context.length.bit_length() - 1), CELLS)

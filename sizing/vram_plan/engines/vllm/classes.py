@@ -25,7 +25,7 @@ class VllmClass:
     `feature`: the tower's layers after the one that is read are not built. `router`: `fp32`, `quantised` (by a scheme
     without exceptions), `bias` (a correction bias per expert). `rope`: `none`, `fp32` tables, `local` (sliding layers have
     a table of their own), `mrope1` (no room for long videos), `vision` (a table for the tower), `indexer` (one for the
-    sparse indexer), and small buffers (`vllm_ropes`). `until` is the last version that ran it. `native` is False where
+    sparse indexer), and small buffers (`ropes`). `until` is the last version that ran it. `native` is False where
     Transformers' own code runs.
     """
 

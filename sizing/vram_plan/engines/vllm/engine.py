@@ -1,7 +1,7 @@
 """vLLM: it takes a share of the GPU, and what weights and the profile run leave of it is one pool of KV blocks.
 
 The pool fills the share, so a plan fits when the requests asked for do: blocks of one request × sequences, and the null
-block, are no more than the pool has. Source: vLLM 0.32.0, v1/core/kv_cache_utils.py; see vllm_budget and vllm_cache.
+block, are no more than the pool has. Source: vLLM 0.32.0, v1/core/kv_cache_utils.py; see `budget` and `cache`.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What one vLLM rank holds of a model before any request: parameters, and the tables and buffers beside them.
 
-Parameters are as vLLM creates them, before it repacks them; what loading on CUDA makes of them is apart (vllm_loading).
+Parameters are as vLLM creates them, before it repacks them; what loading on CUDA makes of them is apart (`loading`).
 Source: vLLM 0.32 (its classes built with real configs, no weights), the files named in each function.
 """
 
