@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Final, Literal
+from typing import Final
 
 from ..engines.base import Allocation, Work
 from ..engines.weights import weights_of
 from ..hardware import Device
 from ..models.model import Model
-from ..results import EstimatedRate, SpeedEstimate
+from ..results import SpeedEstimate
 from .constants import Spread, table
 from .measured import decode_step, prefill_step
 from .roofline import (
@@ -23,11 +23,9 @@ from .roofline import (
     server_terms,
 )
 from .setting import Setting, setting_of
-from .words import shares_in_words
+from .step import Step
 
-__all__ = ["Host", "Step", "answer_step", "estimate", "prompt_step", "step_of"]
-
-Bound = Literal["memory", "compute", "overhead", "link"]
+__all__ = ["Host", "answer_step", "estimate", "prompt_step", "step_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,48 +34,6 @@ class Host:
 
     read: float = 0.0
     held: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Step:
-    """Seconds of one step by what they go to, and the range measurements kept to."""
-
-    weights: float
-    kv: float
-    compute: float
-    overhead: float
-    link: float
-    host: float
-    prompts: float
-    spread: Spread
-
-    @property
-    def total_s(self) -> float:
-        return self.weights + self.kv + self.compute + self.overhead + self.link + self.host + self.prompts
-
-    @property
-    def bound(self) -> Bound:
-        """What takes most of the time. Weights in host memory count as link: they are not read at the GPU's bandwidth."""
-        memory, compute, link = self.weights + self.kv, self.compute + self.prompts, self.link + self.host
-        most = max(memory, compute, link, self.overhead)
-        return "memory" if most == memory else "compute" if most == compute else "link" if most == link else "overhead"
-
-    @property
-    def shares(self) -> tuple[tuple[str, float], ...]:
-        """Seconds by what they go to, in words."""
-        return (
-            ("weights", self.weights), ("KV", self.kv), ("compute", self.compute), ("per-layer overhead", self.overhead),
-            ("link", self.link), ("weights in host memory", self.host), ("others' prompts", self.prompts),
-        )  # fmt: skip
-
-    @property
-    def words(self) -> str:
-        return shares_in_words(self.bound, self.total_s, *self.shares)
-
-    def rate(self, tokens: float) -> EstimatedRate:
-        """`tokens` in this time, with its range."""
-        rate = tokens / self.total_s
-        return EstimatedRate(rate, rate * self.spread.low, rate * self.spread.high, self.bound, self.words)
 
 
 def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> SpeedEstimate | None:

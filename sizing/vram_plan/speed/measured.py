@@ -15,10 +15,10 @@ from ..hardware import Device
 from .constants import Spread
 from .hardware import Rates
 from .reads import Reads
+from .step import Step
 
 if TYPE_CHECKING:
     from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
-    from .estimate import Step
 
 __all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured", "why_no_speed"]
 

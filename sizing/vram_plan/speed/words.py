@@ -1,10 +1,10 @@
-"""Small readings of a request for the speed model: how old a build is, a yes or no, what binds, in words."""
+"""Small readings of a request for the speed model: how old a build is, a yes or no."""
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-__all__ = ["age_of", "flag", "shares_in_words", "version_age"]
+__all__ = ["age_of", "flag", "version_age"]
 
 #: llama.cpp builds: age 1 up to May 2024, 0 in August 2025, −0.5 from spring 2026; the measurements lie between.
 _OLD: Final = 2024 + 4 / 12
@@ -39,9 +39,3 @@ def version_age(version: Any) -> float:
 def flag(value: Any, default: bool) -> bool:
     """True unless the value says no."""
     return default if value is None else str(value).strip().lower() not in _NO
-
-
-def shares_in_words(bound: str, total: float, *terms: tuple[str, float]) -> str:
-    """`memory-bound: 71 % weights, 22 % KV, 7 % per-layer overhead`; shares below half a percent are left out."""
-    least = total / 200
-    return f"{bound}-bound: {', '.join([f'{100 * value / total:.0f} % {name}' for name, value in terms if value >= least])}"
