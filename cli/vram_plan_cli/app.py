@@ -10,7 +10,6 @@ from copy import copy
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
 from .commands.calibrate import calibrate
 from .commands.models import models
@@ -44,6 +43,7 @@ from .options import (
     load_model,
     request_of,
 )
+from .plain_options import PlainCommand, PlainGroup
 
 if TYPE_CHECKING:
     from vram_plan import ContextCurve, Model, Plan
@@ -53,7 +53,7 @@ __all__ = ["app", "main"]
 _GLOBAL = ("--help", "-h", "--version", "--install-completion", "--show-completion")
 
 
-class PlanByDefault(TyperGroup):
+class PlanByDefault(PlainGroup):
     """`vram-plan MODEL …` is `vram-plan plan MODEL …`: a first word that is no command is a model."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -88,7 +88,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
     pass
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def plan(
     model: ModelArgument,
     ctx: Ctx = None,
@@ -164,17 +164,12 @@ def _draw(curve: ContextCurve, plot: bool, save: str | None, width: int | None) 
         save_chart(context_chart(curve), save)
 
 
-app.command()(table)
-app.command()(compare)
-app.command()(recommend)
-app.command()(speed)
-app.command()(models)
-app.command()(calibrate)
-app.command()(verify)
-app.command(name="report")(write)
+for command in (table, compare, recommend, speed, models, calibrate, verify):
+    app.command(cls=PlainCommand)(command)
+app.command(name="report", cls=PlainCommand)(write)
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def gpus(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The accelerators of the catalogue."""
     from .screens.lists import Look, print_gpus
@@ -182,7 +177,7 @@ def gpus(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, wi
     print_gpus(query, Look(json, quiet, width))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def formats(query: QueryArgument = "", json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """The number formats weights can have, with their bits per weight."""
     from .screens.lists import Look, print_formats
@@ -190,7 +185,7 @@ def formats(query: QueryArgument = "", json: Json = False, quiet: Quiet = False,
     print_formats(query, Look(json, quiet, width))
 
 
-@app.command()
+@app.command(cls=PlainCommand)
 def hardware(json: Json = False, quiet: Quiet = False, width: Width = None) -> None:
     """What was detected on this machine, and what of it is usable."""
     from .screens.lists import Look, print_hardware
