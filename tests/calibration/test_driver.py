@@ -7,7 +7,7 @@ import sys
 from types import ModuleType, SimpleNamespace
 
 import pytest
-from vram_plan.calibration.driver import Snapshot, Watch, disturbances
+from vram_plan.calibration.driver import Snapshot, Watch, busy, disturbances
 from vram_plan.hardware.device import GIB, MIB
 
 
@@ -51,13 +51,25 @@ def test_a_driver_that_is_not_there_or_breaks_only_means_not_known(monkeypatch: 
 
 def test_a_quiet_device_is_no_disturbance() -> None:
     quiet = Snapshot(used_bytes=GIB, utilisation=0.0, memory_clock_mhz=10_000, memory_clock_max_mhz=10_500)
-    assert disturbances(quiet, quiet, quiet) == [] == disturbances(Snapshot(), Snapshot(), Snapshot())
+    idle = Snapshot(memory_clock_mhz=405, memory_clock_max_mhz=10_500, throttled=("heat",))
+    assert disturbances([idle, quiet, idle]) == [] == disturbances([Snapshot()] * 2) and busy(quiet) == [] == busy(Snapshot())
+
+
+def test_what_runs_there_before_is_said() -> None:
+    assert "40 % busy" in busy(Snapshot(utilisation=40.0))[0]
+
+
+def test_in_a_container_nobody_can_tell_whose_memory_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The driver lists this process under the id it has outside."""
+    listed = [SimpleNamespace(pid=os.getpid() + 1, usedGpuMemory=3 * GIB)]
+    fake(monkeypatch, nvmlDeviceGetMemoryInfo=SimpleNamespace(used=4 * GIB), nvmlDeviceGetComputeRunningProcesses=listed)
+    seen = Watch("GPU-1").look()
+    assert (seen.used_bytes, seen.own_bytes, seen.others) == (4 * GIB, None, ())
 
 
 @pytest.mark.parametrize(
     ("before", "during", "after", "words"),
     [
-        (Snapshot(utilisation=40.0), Snapshot(), Snapshot(), "40 % busy"),
         (Snapshot(), Snapshot(throttled=("heat",)), Snapshot(), "held back by heat"),
         (Snapshot(), Snapshot(memory_clock_mhz=405, memory_clock_max_mhz=10_500), Snapshot(), "405 MHz"),
         (Snapshot(others=((7, GIB),)), Snapshot(), Snapshot(others=((7, GIB + 300 * MIB),)), "other processes took"),
@@ -66,5 +78,5 @@ def test_a_quiet_device_is_no_disturbance() -> None:
     ],
 )
 def test_what_disturbs_is_said(before: Snapshot, during: Snapshot, after: Snapshot, words: str) -> None:
-    flags = disturbances(before, during, after)
+    flags = disturbances([before, Snapshot(), during, after])
     assert len(flags) == 1 and words in flags[0]

@@ -7,7 +7,7 @@ import random
 from dataclasses import replace
 
 import pytest
-from vram_plan.calibration.fit import fit_points, predict_step, solve
+from vram_plan.calibration.fit import fit_points, possible, predict_step, solve
 from vram_plan.hardware.profiles import Figure, Mode, Point
 
 BW, KV, LAYER, EAGER, TOKEN, MOE = 900e9, 700e9, 40e-6, 300e-6, 150e-6, 60e-6
@@ -30,14 +30,13 @@ def step(shape: str, size: float, layers: int, kv: float, mode: Mode, noise: flo
 
 
 def ladder(noise: float, seed: int = 1, modes: tuple[Mode, ...] = ("graph", "eager")) -> list[Point]:
+    """Recorded steps; from Python the device's time or the host's, whichever is longer."""
     rng = random.Random(seed)
-    return [
-        step(name, size, layers, kv, mode, noise, rng)
-        for mode in modes
-        for name, sizes in SHAPES.items()
-        for size, layers in sizes
-        for kv in (1 * MB, 0.4 * size)
-    ]
+    shapes = [(name, size, layers) for name, sizes in SHAPES.items() for size, layers in sizes]
+    points = [step(*shape, kv, "graph", noise, rng, depth=round(kv)) for shape in shapes for kv in (1 * MB, 0.4 * shape[1])]
+    if "eager" in modes:
+        points += [replace(p, mode="eager", median_s=max(p.median_s, p.layers * EAGER + TOKEN)) for p in points]
+    return points
 
 
 def test_known_constants_come_back() -> None:
@@ -47,6 +46,36 @@ def test_known_constants_come_back() -> None:
         assert figure is not None
         assert figure.value == pytest.approx(true, rel=1e-4)
     assert flags == []
+
+
+def test_a_step_from_python_takes_as_long_as_the_slower_of_host_and_device() -> None:
+    fitted, _ = fit_points(ladder(0.0), "bf16")
+    small, large = (fitted.decode_s("eager", "bf16", size, 0.0, 32) for size in (0.1 * GB, 50 * GB))
+    assert small == pytest.approx(32 * EAGER + TOKEN, rel=1e-6)
+    assert large == pytest.approx(50 * GB / BW + 32 * LAYER + TOKEN, rel=1e-3) == fitted.decode_s("graph", "bf16", 50 * GB, 0.0, 32)
+
+
+def test_where_the_host_is_never_waited_for_its_times_are_the_devices() -> None:
+    recorded = ladder(0.0, modes=("graph",))
+    points = [*recorded, *(replace(p, mode="eager", median_s=0.995 * p.median_s) for p in recorded)]
+    fitted, flags = fit_points(points, "bf16")
+    assert fitted.eager_layer_s == fitted.graph_layer_s and fitted.eager_token_s == fitted.graph_token_s and flags == []
+
+
+def test_experts_that_cannot_be_recorded_are_not_told_from_pythons_loop() -> None:
+    points = [*ladder(0.0), step("8 experts", 0.5 * GB, 8, MB, "eager", 0.0, random.Random(1))]
+    fitted, flags = fit_points(points, "bf16", frozenset({"8 experts"}))
+    assert fitted.moe_layer_s is None and any("cannot record" in flag for flag in flags)
+
+
+def test_a_point_faster_than_the_machine_is_left_out_and_said() -> None:
+    plain = [Point("read", "memory", "f32", bytes=10**9, median_s=1 / 900, p10_s=1 / 910, n=30),
+             Point("matmul", "m", "bf16", flops=1e12, median_s=0.01, p10_s=0.009, n=30)]  # fmt: skip
+    steps = ladder(0.0)
+    prompt = Point("prefill", "wide", "bf16", tokens=512, flops=2e12, median_s=0.02, n=3, part="fit")
+    odd = [replace(steps[0], median_s=1e-6), replace(prompt, median_s=1e-6)]
+    kept, flags = possible([*plain, *steps, prompt, *odd])
+    assert kept == [*plain, *steps, prompt] and len(flags) == 2 and all("1 µs" in flag for flag in flags)
 
 
 def test_the_deviation_holds_the_truth_about_as_often_as_it_says() -> None:

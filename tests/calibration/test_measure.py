@@ -157,6 +157,30 @@ def test_each_step_is_recorded_once_and_replayed_in_every_round(monkeypatch: pyt
         assert (eager.bytes, eager.kv_bytes, eager.depth) == (graph.bytes, graph.kv_bytes, graph.depth)
 
 
+def test_a_recording_that_breaks_off_is_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    b, fake = bench(), FakeCuda()
+
+    def broken(graph: object, pool: object) -> Any:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(fake, "graph", broken)
+    monkeypatch.setattr(b, "torch", SimpleNamespace(float32=torch.float32, cuda=fake))
+    b.use_graphs = True
+    with torch.inference_mode():
+        built = b.build(RUN)
+        assert built is not None
+        assert [task.point.mode for task in b.tasks(*built)] == ["eager"] * 3
+    assert any("could not be recorded" in flag for flag in b.flags)
+
+
+def test_experts_one_by_one_are_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = bench()
+    b.use_graphs = True
+    with torch.inference_mode():
+        built = b.build(Run("m", "fit", ladder_shape(128, 1, 256, mixture=True), "f32", 8, depths=((1, 8),)))
+        assert built is not None and [task.point.mode for task in b.tasks(*built)] == ["eager"]
+
+
 def test_a_gpus_times_are_those_between_its_events(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock(SimpleNamespace(type="cuda"))  # type: ignore[arg-type]
     monkeypatch.setattr(clock, "torch", SimpleNamespace(cuda=FakeCuda()))

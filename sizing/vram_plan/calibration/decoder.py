@@ -170,6 +170,15 @@ class Decoder:
         resting = sum(x.routed_bytes - x.routed_bytes * x.of.chosen // x.of.routed.up.experts for x in used if x.of.routed)
         return self.end_bytes + sum(x.bytes for x in used) - resting
 
+    def expert_bytes(self, tokens: int) -> int:
+        """Bytes of the routed experts a prompt's tokens choose, each on its own: 1 − (1 − k/E)^tokens of them."""
+        return int(sum(x.routed_bytes * (1 - (1 - x.of.chosen / x.of.routed.up.experts) ** tokens) for x in self.layers if x.of.routed))
+
+    @property
+    def recordable(self) -> bool:
+        """Whether no step asks the device for a value (experts one by one do): a graph can only record such steps."""
+        return not any(layer.routed for layer in self.layers)
+
     def kv_read_bytes(self, depth: int, layers: int | None = None) -> int:
         """Cache bytes a step attends to, all sequences."""
         elements = sum(x.of.cache_tokens(depth) * x.of.cache_elements for x in self.layers[:layers])

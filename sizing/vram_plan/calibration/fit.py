@@ -11,12 +11,16 @@ from typing import Final
 
 from ..hardware.profiles import Figure, Fitted, Mode, Point
 
-__all__ = ["Solution", "fit_points", "predict_step", "solve"]
+__all__ = ["Solution", "fit_points", "possible", "predict_step", "solve"]
 
 #: Columns nearer to being sums of each other than this cannot be told apart by times that scatter by a percent.
 _SINGULAR: Final = 1e-7
 #: Attention is fitted apart where it is more than this share of a prompt's arithmetic.
 _ATTENTION_SHARE: Final = 0.1
+#: A step from Python that takes so many times what a recorded one does had the device wait.
+_WAITED: Final = 1.1
+#: Faster than this many times the best rate of the plain reads and products is no measurement.
+_IMPOSSIBLE: Final = 2.0
 #: A larger error on the fitted points themselves is said.
 _GOOD_FIT: Final = 0.05
 
@@ -123,20 +127,9 @@ def _time(value: float, sd: float) -> Figure:
 
 
 def _decode(fitted: Fitted, points: Sequence[Point], dtype: str, mode: Mode, flags: list[str]) -> Fitted:
-    """Weights, cache, layers and token of one mode; the second mode keeps the bandwidths of the first, which are the memory's.
-
-    A sum, though a GPU that waits for Python to launch its kernels takes the longer of the two: what that leaves unexplained is said.
-    """
-    known = dtype in fitted.weight_bytes_per_s
-    times = [p.median_s - (_memory_s(fitted, p) if known else 0.0) for p in points]
-    if min(times, default=0.0) <= 0:
-        flags.append(f"{mode}: some steps took less time than their bytes alone, so no time a layer could be told")
-        return fitted
+    """Weights, cache, layers and token of one mode."""
     try:
-        if known:
-            s = solve([[p.layers, 1.0] for p in points], times, _scatter(points))
-        else:
-            s, fitted = _with_rates(fitted, points, dtype, flags)
+        s, fitted = _with_rates(fitted, points, dtype, flags)
     except ValueError as error:
         flags.append(f"{mode} steps: {error}")
         return fitted
@@ -146,6 +139,21 @@ def _decode(fitted: Fitted, points: Sequence[Point], dtype: str, mode: Mode, fla
     if mode == "graph":
         return replace(fitted, graph_layer_s=layer, graph_token_s=token)
     return replace(fitted, eager_layer_s=layer, eager_token_s=token)
+
+
+def _launches(fitted: Fitted, points: Sequence[Point], recorded: Sequence[Point]) -> Fitted:
+    """What launching takes, by the steps that took longer from Python than recorded: there the device waited for the host.
+
+    Where none did, launching takes less than the device: no more than that is known, and no more is needed.
+    """
+    device = {(p.shape, p.layers, p.depth): p.median_s for p in recorded}
+    waited = [p for p in points if p.median_s > _WAITED * device.get((p.shape, p.layers, p.depth), math.inf)]
+    if not waited:
+        return replace(fitted, eager_layer_s=fitted.graph_layer_s, eager_token_s=fitted.graph_token_s)
+    one = len({p.layers for p in waited}) == 1
+    s = solve([[p.layers] if one else [p.layers, 1.0] for p in waited], [p.median_s for p in waited], _scatter(waited))
+    token = Figure(0.0) if one else _time(s.values[1], s.sds[1])
+    return replace(fitted, eager_layer_s=_time(s.values[0], s.sds[0]), eager_token_s=token)
 
 
 def _with_rates(fitted: Fitted, points: Sequence[Point], dtype: str, flags: list[str]) -> tuple[Solution, Fitted]:
@@ -160,20 +168,6 @@ def _with_rates(fitted: Fitted, points: Sequence[Point], dtype: str, flags: list
     if weights is None:
         raise ValueError("the weights' bytes made no difference to the time")
     return s, replace(fitted, weight_bytes_per_s={**fitted.weight_bytes_per_s, dtype: weights}, kv_bytes_per_s=kv)
-
-
-def _memory_s(fitted: Fitted, p: Point) -> float:
-    """Seconds of a step's reads alone: weights at their format's rate, the cache at its own or the weights'."""
-    rate = fitted.weight_bytes_per_s.get(p.dtype)
-    kv = fitted.kv_bytes_per_s or rate
-    return (p.bytes / rate.value if rate else 0.0) + (p.kv_bytes / kv.value if kv else 0.0)
-
-
-def _fixed_s(fitted: Fitted, p: Point) -> float:
-    """Seconds of a step beside its reads."""
-    graph = p.mode == "graph"
-    layer, token = (fitted.graph_layer_s, fitted.graph_token_s) if graph else (fitted.eager_layer_s, fitted.eager_token_s)
-    return (p.layers * layer.value if layer else 0.0) + (token.value if token else 0.0)
 
 
 def predict_step(fitted: Fitted, p: Point, mixture: bool = False) -> float | None:
@@ -198,7 +192,8 @@ def _packed(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted
         chosen = [p for p in points if p.dtype == kind]
         modes: set[Mode | None] = {p.mode for p in chosen}
         chosen = [p for p in chosen if p.mode == ("graph" if "graph" in modes else "eager")]
-        times = [p.median_s - _fixed_s(fitted, p) - _memory_s(fitted, p) for p in chosen]
+        kv = fitted.kv_bytes_per_s
+        times = [p.median_s - (fitted.fixed_s(p.mode or "eager", p.layers) or 0.0) - (p.kv_bytes / kv.value if kv else 0.0) for p in chosen]
         if min(times) <= 0:
             flags.append(f"{kind} weights: a step took less time than its layers' fixed time, so no rate could be told")
             continue
@@ -211,7 +206,10 @@ def _packed(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted
 
 def _mixture(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted:
     """What a layer of routed experts takes beyond its bytes and a plain layer's time."""
-    chosen = [p for p in points if p.mode == "graph"] or list(points)
+    mode = "graph" if fitted.graph_layer_s else "eager"
+    chosen = [p for p in points if p.mode == mode]
+    if points and not chosen:
+        flags.append("torch cannot record steps with experts here: what their layers take besides is not known")
     if not chosen or predict_step(fitted, chosen[0]) is None:
         return fitted
     extra = [(p.median_s - (predict_step(fitted, p) or 0.0)) / p.layers for p in chosen]
@@ -232,6 +230,20 @@ def _best(points: Sequence[Point], what: str, shape: str = "") -> Figure | None:
     return max(rates, key=lambda rate: rate.value, default=None)
 
 
+def possible(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
+    """The points without those that read or computed faster than the machine can, and what is to be said of them."""
+    read = max((p.bytes / p.p10_s for p in points if p.what in ("read", "copy") and p.p10_s), default=math.inf)
+    compute = max((p.flops / p.p10_s for p in points if p.what == "matmul" and p.p10_s), default=math.inf)
+    timed = [p for p in points if p.what in ("decode", "prefill")]
+    odd = {
+        id(p) for p in timed if p.median_s <= 0 or (p.bytes + p.kv_bytes) / p.median_s > _IMPOSSIBLE * read
+        or (p.what == "prefill" and p.flops / p.median_s > _IMPOSSIBLE * compute)
+    }  # fmt: skip
+    said = (f"{p.shape}, {p.what} of {p.tokens:,} after {p.depth:,}: {p.median_s * 1e6:.3g} µs" for p in timed if id(p) in odd)
+    flags = [f"{words} is faster than the memory or the cores can be: left out" for words in said]
+    return [p for p in points if id(p) not in odd], flags
+
+
 def fit_points(points: Sequence[Point], dtype: str, mixtures: frozenset[str] = frozenset()) -> tuple[Fitted, list[str]]:
     """All constants the points of the role "fit" tell, and what is to be said of them. `mixtures`: shapes with routed experts.
 
@@ -245,7 +257,9 @@ def fit_points(points: Sequence[Point], dtype: str, mixtures: frozenset[str] = f
     modes: tuple[Mode, ...] = ("graph", "eager")
     for mode in modes:
         chosen = [p for p in steps if p.mode == mode and p.dtype == dtype]
-        if chosen:
+        if mode == "eager" and fitted.graph_layer_s and chosen:
+            fitted = _launches(fitted, chosen, [p for p in steps if p.mode == "graph"])
+        elif chosen:
             fitted = _decode(fitted, chosen, dtype, mode, flags)
     fitted = _packed(fitted, [p for p in steps if p.dtype != dtype], flags)
     fitted = _mixture(fitted, [p for p in own if p.what == "decode" and p.shape in mixtures and p.batch == 1], flags)

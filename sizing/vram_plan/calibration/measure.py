@@ -49,11 +49,16 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 class Bench:
-    """Measures on one device until `ends` (monotonic seconds). `say` gets each thing being measured and the seconds left."""
+    """Measures on one device until `ends` (monotonic seconds). `say` gets each thing being measured and the seconds left; `look` is
+    called once a round while the device works."""
 
-    def __init__(self, place: device, *, dtype: str, grouped: bool, graphs: bool, ends: float, say: Callable[[str, float], None]) -> None:
+    def __init__(
+        self, place: device, *, dtype: str, grouped: bool, graphs: bool, ends: float, say: Callable[[str, float], None],
+        look: Callable[[], object] = lambda: None,
+    ) -> None:  # fmt: skip
         self.torch, self.place, self.clock = load_torch(), place, Clock(place)
         self.dtype, self.use_grouped, self.use_graphs, self.ends, self._say = dtype, grouped, graphs, ends, say
+        self.look = look
         self.flags: list[str] = []
         self._graph_pool: Any = None
 
@@ -154,7 +159,7 @@ class Bench:
         try:
             eager()
             yield _Task(words, replace(point, mode="eager"), eager)
-            if self.use_graphs:
+            if self.use_graphs and decoder.recordable:
                 yield _Task(words, replace(point, mode="graph"), self._recorded(eager))
         except (RuntimeError, MemoryError) as error:
             self._skip(words, error)
@@ -171,8 +176,13 @@ class Bench:
                 call()
         torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._graph_pool):
-            call()
+        try:
+            with torch.cuda.graph(graph, pool=self._graph_pool):
+                call()
+        except RuntimeError:
+            self.use_graphs = False  # the allocator may be left in the middle of the recording
+            self.flag("a step could not be recorded: later ones are only launched from Python")
+            raise
         replay: Callable[[], Any] = graph.replay
         return replay
 
@@ -186,6 +196,9 @@ class Bench:
     def rounds(self, tasks: list[_Task], share_s: float) -> Iterator[Point]:
         """Rounds over all tasks, so that a drift of the machine touches all alike: three at least, more where time is left."""
         started = time.monotonic()
+        if not tasks:
+            return
+        longest = max(tasks, key=lambda task: task.point.bytes)
         for number in range(_MOST_ROUNDS):
             begun = time.monotonic()
             for task in tasks:
@@ -195,6 +208,10 @@ class Bench:
                 for _ in range(1 if self.place.type == "cpu" else 3):
                     task.call()
                 task.rounds.append(self.clock.times(task.call, STEPS))
+            for _ in range(3 if self.place.type == "cuda" else 0):
+                longest.call()
+            self.look()
+            self.clock.finish()
             took = time.monotonic() - begun
             if number + 1 >= ROUNDS and time.monotonic() + took > started + share_s:
                 break
@@ -210,7 +227,7 @@ class Bench:
         if wide:
             most = f"the 90th percentile is up to {max(wide):.2f} of the median"
             self.flag(f"the times of {len(wide)} of {len(spread)} points scatter: {most}")
-        if tasks and len(tasks[0].rounds) < ROUNDS:
+        if len(tasks[0].rounds) < ROUNDS:
             self.flag(f"there was time for {len(tasks[0].rounds)} of {ROUNDS} rounds: what else ran here took part of it")
         moved = [summary(task.rounds[-1]).median_s / summary(task.rounds[0]).median_s for task in tasks]
         drifted = [max(ratio, 1 / ratio) for ratio in moved if max(ratio, 1 / ratio) > _DRIFT]
@@ -227,6 +244,7 @@ class Bench:
             point = Point(
                 "prefill", run.name, run.weights, mode="eager", tokens=tokens, layers=len(decoder.layers), bytes=decoder.read_bytes(),
                 flops=decoder.layout.matrix_flops() * tokens, attention_flops=decoder.layout.attention_flops(tokens), part=run.role,
+                expert_bytes=decoder.expert_bytes(tokens),
             )  # fmt: skip
             try:
                 decoder.prefill(ids)

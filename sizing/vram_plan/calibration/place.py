@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 from functools import partial
@@ -13,7 +14,7 @@ from ..hardware.cpu import cpu_name
 from ..hardware.device import MIB
 from ..hardware.unified import available_memory, system_memory
 from .clock import Clock
-from .driver import Watch
+from .driver import Watch, busy
 from .kernels import WeightKind, fill, has_kernel, linear_of, load_torch
 from .layout import Matrix
 from .work import DTYPE_BYTES, Facts
@@ -21,7 +22,7 @@ from .work import DTYPE_BYTES, Facts
 if TYPE_CHECKING:
     from torch import device, dtype
 
-__all__ = ["dtype_named", "look_at", "open_place"]
+__all__ = ["dtype_named", "limit_memory", "look_at", "open_place"]
 
 _NAMES = {"bf16": "bfloat16", "f16": "float16", "f32": "float32"}
 _LLC_GUESS = 32 * MIB
@@ -75,15 +76,14 @@ def _identity(place: device) -> dict[str, Any]:
     if place.type == "cuda":
         p = torch.cuda.get_device_properties(place)
         free, total = torch.cuda.mem_get_info(place)
-        uuid = str(getattr(p, "uuid", "") or "")
-        uuid = uuid if not uuid or uuid.startswith(("GPU-", "MIG-")) else f"GPU-{uuid}"
-        watch = Watch(None if torch.version.hip else uuid or None)
+        uuid = _uuid(str(getattr(p, "uuid", "") or ""), bool(torch.version.hip))
+        watch = Watch(None if torch.version.hip else uuid)
         clock = getattr(p, "memory_clock_rate", 0) / 1000 or None
         return {
-            "kind": "rocm" if torch.version.hip else "cuda", "name": p.name, "total_bytes": total, "free_bytes": free, "uuid": uuid or None,
+            "kind": "rocm" if torch.version.hip else "cuda", "name": p.name, "total_bytes": total, "free_bytes": free, "uuid": uuid,
             "cache_bytes": int(getattr(p, "L2_cache_size", 0)) or 50 * MIB, "cuda": torch.version.hip or torch.version.cuda,
             "driver": watch.driver, "power_limit_w": watch.power_limit_w, "memory_clock_mhz": clock,
-            "bus_width_bits": getattr(p, "memory_bus_width", None), "allocator": os.environ.get("PYTORCH_ALLOC_CONF", ""),
+            "bus_width_bits": getattr(p, "memory_bus_width", None), "allocator": _allocator(),
         }  # fmt: skip
     total = system_memory() or 0
     free = min(available_memory() or total // 2, _group_limit() or total)
@@ -91,6 +91,32 @@ def _identity(place: device) -> dict[str, Any]:
         limit = int(torch.mps.recommended_max_memory())
         return {"kind": "mps", "name": cpu_name(), "total_bytes": total, "free_bytes": min(free, limit), "cache_bytes": _LLC_GUESS}
     return {"kind": "cpu", "name": cpu_name(), "total_bytes": total, "free_bytes": free, "cache_bytes": _last_cache()}
+
+
+def _uuid(told: str, hip: bool) -> str | None:
+    """As the driver names the device: NVIDIA's with its prefix; AMD's 16 bytes are the letters of amdgpu's `unique_id`."""
+    if not told:
+        return None
+    if not hip:
+        return told if told.startswith(("GPU-", "MIG-")) else f"GPU-{told}"
+    with contextlib.suppress(ValueError):
+        letters = bytes.fromhex(told.replace("-", "")).decode("ascii").strip("\0")
+        return letters if int(letters, 16) else None
+    return None
+
+
+def _allocator() -> str:
+    """How torch's allocator is set, by its newer or its older name."""
+    return os.environ.get("PYTORCH_ALLOC_CONF") or os.environ.get("PYTORCH_CUDA_ALLOC_CONF") or ""
+
+
+def limit_memory(place: device, usable: int) -> None:
+    """Let torch take no more than `usable` bytes of a GPU: beyond it is out of memory here, while others still have theirs."""
+    torch = load_torch()
+    if place.type == "cuda":
+        torch.cuda.set_per_process_memory_fraction(min(usable / torch.cuda.mem_get_info(place)[1], 1.0), place)
+    elif place.type == "mps":
+        torch.mps.set_per_process_memory_fraction(min(usable / torch.mps.recommended_max_memory(), 1.0))
 
 
 def _group_limit() -> int | None:
@@ -159,7 +185,8 @@ def _matmul_rate(clock: Clock, name: str) -> float:
 def look_at(place: device, wanted: str | None) -> Facts:
     """The device as it is now. `wanted`: the dtype asked for."""
     torch = load_torch()
-    clock, flags = Clock(place), _busy_cores() if place.type == "cpu" else []
+    clock, identity = Clock(place), _identity(place)
+    flags = _busy_cores() if place.type == "cpu" else busy(Watch(identity.get("uuid")).look())
     threads = _choose_threads(clock, bool(flags)) if place.type == "cpu" else None
     name = wanted or _usual_dtype(clock)
     rates = {name: _stream(clock, "plain", name)}
@@ -173,7 +200,6 @@ def look_at(place: device, wanted: str | None) -> Facts:
                 flags.append(f"torch's kernel for {kind} weights is slower here than {name}: not measured")
     big = torch.empty(32 * MIB, dtype=torch.uint8, device=place)
     fill_rate = big.nbytes / clock.rough(lambda: fill(big))
-    identity = _identity(place)
     flags += ["the device says nothing of throttling or other processes"] if place.type == "cuda" and not identity["driver"] else []
     return Facts(
         **identity, dtype=name, stream_bytes_per_s=rates, matmul_flops=_matmul_rate(clock, name), fill_bytes_per_s=fill_rate,
@@ -208,6 +234,7 @@ def _grouped_in_graphs(place: device) -> bool:
     try:
         x = torch.zeros(8, 256, dtype=torch.bfloat16, device=place)
         w, ends = torch.zeros(4, 256, 256, dtype=torch.bfloat16, device=place), torch.arange(2, 9, 2, dtype=torch.int32, device=place)
+        torch.cuda.set_sync_debug_mode("error")  # a recording that fails would spoil later ones: a step to the host is found before
         torch._grouped_mm(x, w, offs=ends)
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph):
@@ -216,4 +243,6 @@ def _grouped_in_graphs(place: device) -> bool:
         torch.cuda.synchronize()
     except (RuntimeError, AttributeError, TypeError):
         return False
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
     return True

@@ -12,7 +12,7 @@ from typing import Final, Literal, overload
 from ..errors import HardwareError, MissingExtraError, UsageError
 from ..hardware.profiles import Figure, Fitted, HeldOut, Point, Profile, ProfiledDevice, Quantity, Software
 from ..models.model import Model
-from .fit import fit_points, predict_step
+from .fit import fit_points, possible, predict_step
 from .layout import layout_of
 from .process import INSTALL, Measurer
 from .work import Facts, WorkPlan, plan_work
@@ -22,6 +22,8 @@ __all__ = ["calibrate"]
 #: What a budget may be overrun by before a process is ended: torch's own start takes long on a loaded machine.
 _GRACE_S: Final = 45.0
 _MOST_BUDGET_S: Final = 3600.0
+#: Of the budget, what a processor's plan of work takes: its cores are shared, and all takes longer than on a quiet machine.
+_CPU_SHARE: Final = 0.5
 
 Progress = Callable[[str, float], None]
 
@@ -43,9 +45,9 @@ def calibrate(
     """Measure this machine: bandwidth, matrix products, prompts and single tokens of decoders with random weights, and memory.
 
     `model` is measured too, as a configuration the fit has not seen, with fewer layers where it does not fit. `device` is what torch
-    calls it (cuda, cuda:1, rocm, mps, cpu), by default a GPU; `dtype` bf16, f16 or f32. It takes about `budget_s` seconds and leaves
-    a tenth, at least 1 GiB, of the free memory alone. `progress(what, seconds_left)` is called as it goes. `dry_run`: only the plan of
-    work. `store` keeps the profile, so that later plans on this device use it. Bytes, seconds and SI rates.
+    calls it (cuda, cuda:1, rocm, mps, cpu), by default a GPU; `dtype` bf16, f16 or f32. It takes up to `budget_s` seconds, a
+    CPU about half of them, and leaves a tenth, at least 1 GiB, of the free memory alone. `progress(what, seconds_left)` is called as it
+    goes. `dry_run`: only the plan of work. `store` keeps the profile, so that later plans on this device use it. Bytes, seconds, SI rates.
 
     Raises MissingExtraError without torch, UsageError (an unknown device or dtype, a model the decoder cannot build, too small a
     budget), HardwareError where the device, its driver or its memory is the problem, and what `load` raises.
@@ -71,11 +73,13 @@ def calibrate(
         facts = _facts(measurer, device, dtype)
         # each memory figure needs a process of its own, which takes as long to start as this one did
         spent = time.monotonic() - started
-        work = plan_work(facts, max(budget_s - 3 * spent, budget_s / 4), architecture, model.name if model else "")
+        share = _CPU_SHARE if facts.kind == "cpu" else 1.0
+        work = plan_work(facts, max(share * budget_s - 3 * spent, share * budget_s / 4), architecture, model.name if model else "")
         if dry_run:
             return replace(work, seconds=work.seconds + time.monotonic() - started)
         memory, flags = _memory(work, device, started + budget_s / 2, started + budget_s + _GRACE_S, report)
-        points = [*memory, *_measured(measurer, work, device, max(started + budget_s - time.monotonic(), budget_s / 4))]
+        left = started + share * budget_s - time.monotonic()
+        points = [*memory, *_measured(measurer, work, device, max(left, share * budget_s / 4))]
         flags += measurer.flags
     profile = _profile(work, points, flags, model, time.monotonic() - started)
     if store:
@@ -109,7 +113,7 @@ def _measured(measurer: Measurer, work: WorkPlan, device: str | None, seconds: f
     f = work.facts
     return _points(
         measurer, "measure", device=device, dtype=work.dtype, threads=f.threads, grouped=f.grouped, graphs=f.graphs, uuid=f.uuid,
-        seconds=seconds, buffers=work.buffer_bytes, matmul=work.matmul, runs=[asdict(run) for run in work.runs],
+        usable=work.usable_bytes, seconds=seconds, buffers=work.buffer_bytes, matmul=work.matmul, runs=[asdict(run) for run in work.runs],
     )  # fmt: skip
 
 
@@ -124,7 +128,8 @@ def _memory(work: WorkPlan, device: str | None, half: float, ends: float, report
         try:
             with Measurer(ends, exact_memory=True) as alone:
                 points += _points(
-                    alone, "memory", device=device, dtype=work.dtype, threads=work.facts.threads, uuid=work.facts.uuid, job=asdict(job)
+                    alone, "memory", device=device, dtype=work.dtype, threads=work.facts.threads, uuid=work.facts.uuid,
+                    usable=work.usable_bytes, job=asdict(job),
                 )
         except HardwareError as error:
             flags.append(f"memory of {job.name} was not measured: {error.message}")
@@ -138,6 +143,7 @@ def _profile(work: WorkPlan, points: list[Point], flags: list[str], model: Model
     from .. import __version__
 
     mixtures = frozenset(run.name for run in work.runs if run.architecture.experts)
+    points, odd = possible(points)
     fitted, said = fit_points(points, work.dtype, mixtures)
     fitted = _with_memory(fitted, points, work)
     held = (*_held_memory(fitted, points, work), *_held_steps(fitted, points, mixtures), *_held_prompts(fitted, points))
@@ -152,7 +158,7 @@ def _profile(work: WorkPlan, points: list[Point], flags: list[str], model: Model
         points=tuple(points),
         fitted=fitted,
         held_out=held,
-        flags=tuple(dict.fromkeys((*f.flags, *work.notes, *flags, *said, *_doubts(fitted, points, held, f)))),
+        flags=tuple(dict.fromkeys((*f.flags, *work.notes, *flags, *odd, *said, *_doubts(fitted, points, held, f)))),
         wall_s=round(wall_s, 2),
     )
 
@@ -203,7 +209,8 @@ def _held_steps(fitted: Fitted, points: Sequence[Point], mixtures: frozenset[str
 def _held_prompts(fitted: Fitted, points: Sequence[Point]) -> list[HeldOut]:
     rows = []
     for p in points:
-        predicted = fitted.prefill_s(p.flops, p.attention_flops) if p.what == "prefill" and p.part != "fit" else None
+        prompt = p.what == "prefill" and p.part != "fit"
+        predicted = fitted.prefill_s(p.flops, p.attention_flops, p.expert_bytes, p.dtype) if prompt else None
         if predicted is not None:
             rows.append(_held(f"{p.shape}, a prompt of {p.tokens:,}", "prefill", predicted, p.median_s, p))
     return rows

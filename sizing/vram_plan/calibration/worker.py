@@ -21,7 +21,6 @@ from ..errors import VramPlanError
 
 if TYPE_CHECKING:
     from ..hardware.profiles import Point
-    from .driver import Snapshot
 
 __all__ = ["main"]
 
@@ -72,24 +71,28 @@ def _measure(job: Mapping[str, Any], speaker: _Speaker) -> None:
     from .driver import Watch, disturbances
     from .kernels import load_torch
     from .measure import Bench
-    from .place import open_place
+    from .place import limit_memory, open_place
 
     torch, place = load_torch(), open_place(job["device"])
     if job["threads"]:
         torch.set_num_threads(job["threads"])
     ends = time.monotonic() + job["seconds"]
-    bench = Bench(place, dtype=job["dtype"], grouped=job["grouped"], graphs=job["graphs"], ends=ends, say=speaker.progress)
+    limit_memory(place, job["usable"])
     watch = Watch(job["uuid"])
     looks = [watch.look()]
+    bench = Bench(
+        place, dtype=job["dtype"], grouped=job["grouped"], graphs=job["graphs"], ends=ends, say=speaker.progress,
+        look=lambda: looks.append(watch.look()),
+    )  # fmt: skip
     with torch.inference_mode():
-        for point in _points(bench, job, watch, looks):
+        for point in _points(bench, job):
             speaker.say(point=asdict(point))
     looks.append(watch.look())
-    for flag in (*disturbances(looks[0], looks[len(looks) // 2], looks[-1]), *bench.flags):
+    for flag in (*disturbances(looks), *bench.flags):
         speaker.say(flag=flag)
 
 
-def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot]) -> Iterator[Point]:
+def _points(bench: Any, job: Mapping[str, Any]) -> Iterator[Point]:
     from .work import run_from_wire
 
     built = []
@@ -99,12 +102,10 @@ def _points(bench: Any, job: Mapping[str, Any], watch: Any, looks: list[Snapshot
             bench.flag(f"{run.name}: no time was left for it")
         elif found := bench.build(run):
             built.append(found)
-    looks.append(watch.look())
     tasks = [*bench.bandwidth(tuple(job["buffers"])), *bench.products(tuple(tuple(shape) for shape in job["matmul"]))]
     yield from bench.rounds([*tasks, *(task for one in built for task in bench.tasks(*one))], bench.left * 0.6)
     del tasks
     bench.free()
-    looks.append(watch.look())
     for one in built:
         yield from bench.prompts(*one)
 
@@ -117,9 +118,10 @@ def _memory(job: Mapping[str, Any], speaker: _Speaker) -> None:
     before = watch.look().used_bytes
     from .kernels import load_torch
     from .memory import memory_points
-    from .place import open_place
+    from .place import limit_memory, open_place
 
     place = open_place(job["device"])
+    limit_memory(place, job["usable"])
     if job["threads"]:
         load_torch().set_num_threads(job["threads"])
     for point in memory_points(job_from_wire(job["job"]), place, job["dtype"], before, job["uuid"]):

@@ -59,7 +59,8 @@ class Point:
     """One thing measured: the median of `n` times with their 10th and 90th percentile.
 
     `shape` names the model (or the buffer); `tokens` are new ones of each of `batch` sequences after `depth` others. `bytes` are the
-    weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic of the matrices, `attention_flops` of attention.
+    weights or the buffer read, `kv_bytes` the cache read, `flops` the arithmetic of the matrices, `attention_flops` of attention;
+    `expert_bytes` of a prompt are the routed experts its tokens choose.
     A `memory` point has no times: `bytes` is what was held, `expected_bytes` what the plan says, and `part` of what (weights,
     kv_cache, buffers, activations, allocator, runtime, total). Of a step or a prompt `part` says what it is for: "fit", "held-out",
     or "model" (the one that was asked for).
@@ -83,6 +84,7 @@ class Point:
     n: int = 0
     part: str = ""
     expected_bytes: int | None = None
+    expert_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,23 +120,43 @@ class Fitted:
     runtime_bytes: Figure | None = None
     allocator_bytes: Figure | None = None
 
-    def decode_s(self, mode: Mode, dtype: str, weight_bytes: float, kv_bytes: float, layers: int, moe_layers: int = 0) -> float | None:
-        """Seconds of one step that reads these bytes; KV at the weights' rate where its own was not told apart. None: not measured."""
-        rate = self.weight_bytes_per_s.get(dtype)
-        layer_s, token_s = (self.graph_layer_s, self.graph_token_s) if mode == "graph" else (self.eager_layer_s, self.eager_token_s)
-        if rate is None or (layer_s is None and token_s is None):
-            return None
-        moe_s = moe_layers * self.moe_layer_s.value if self.moe_layer_s else 0.0
-        kv_rate = self.kv_bytes_per_s or rate
-        fixed = (layers * layer_s.value if layer_s else 0.0) + moe_s + (token_s.value if token_s else 0.0)
-        return weight_bytes / rate.value + kv_bytes / kv_rate.value + fixed
+    def decode_parts(
+        self, mode: Mode, dtype: str, weight_bytes: float, kv_bytes: float, layers: int, moe_layers: int = 0
+    ) -> tuple[float, float, float] | None:
+        """Seconds of one step that reads these bytes: weights, cache (at the weights' rate where its own was not told apart), the rest.
 
-    def prefill_s(self, matrix_flops: float, attention_flops: float) -> float | None:
-        """Seconds of a prompt of some hundred tokens or more: matrices and attention, each at its rate. None: not measured."""
+        Where graphs were measured too, a step launched from Python takes the longer of what the device and what the launches need;
+        elsewhere their sum. None: not measured.
+        """
+        rate, fixed = self.weight_bytes_per_s.get(dtype), self.fixed_s(mode, layers, moe_layers)
+        if rate is None or fixed is None:
+            return None
+        weights, kv = weight_bytes / rate.value, kv_bytes / (self.kv_bytes_per_s or rate).value
+        if mode == "eager" and (device := self.fixed_s("graph", layers, moe_layers)) is not None:
+            fixed = max(fixed - weights - kv, device)
+        return weights, kv, fixed
+
+    def fixed_s(self, mode: Mode, layers: int, moe_layers: int = 0) -> float | None:
+        """Seconds of a step beside its reads. None: not measured."""
+        layer, token = (self.graph_layer_s, self.graph_token_s) if mode == "graph" else (self.eager_layer_s, self.eager_token_s)
+        if layer is None and token is None:
+            return None
+        return sum(count * each.value for count, each in ((layers, layer), (moe_layers, self.moe_layer_s), (1, token)) if each)
+
+    def decode_s(self, mode: Mode, dtype: str, weight_bytes: float, kv_bytes: float, layers: int, moe_layers: int = 0) -> float | None:
+        """Seconds of one step: the sum of `decode_parts`."""
+        parts = self.decode_parts(mode, dtype, weight_bytes, kv_bytes, layers, moe_layers)
+        return None if parts is None else sum(parts)
+
+    def prefill_s(self, matrix_flops: float, attention_flops: float, expert_bytes: float = 0.0, dtype: str = "") -> float | None:
+        """Seconds of a prompt of some hundred tokens or more: matrices and attention, each at its rate, and reading the routed experts
+        its tokens choose: each has few rows to compute, so its weights take time of their own. None: not measured."""
         if self.prefill_flops is None:
             return None
-        attention = self.attention_flops or self.prefill_flops
-        return matrix_flops / self.prefill_flops.value + attention_flops / attention.value
+        attention, rate = self.attention_flops or self.prefill_flops, self.weight_bytes_per_s.get(dtype)
+        read = expert_bytes / rate.value if rate else 0.0
+        return matrix_flops / self.prefill_flops.value + attention_flops / attention.value + read
+
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,14 +156,14 @@ def decode_step(step: Step, measured: Measured | None, reads: Reads, sequences: 
     m, f, ranks = measured, measured.fitted, measured.ranks
     weights, kv = reads.weight_bytes(sequences) / ranks, sequences * (reads.kv_bytes(history, *elements) + 2 * reads.state_bytes) / ranks
     moe_layers = reads.layers if reads.experts else 0
-    fixed = f.decode_s(m.mode, m.dtype, 0.0, 0.0, reads.layers, moe_layers) or 0.0
+    weights_s, kv_s, fixed_s = f.decode_parts(m.mode, m.dtype, weights, kv, reads.layers, moe_layers) or (0.0, 0.0, 0.0)
     per_sequence = 2.0 * (reads.active_parameters + reads.head_parameters) + reads.attention_flops(history)
     compute = f.matmul_flops.value if f.matmul_flops else 0.0
     return replace(
         step,
-        weights=(f.decode_s(m.mode, m.dtype, weights, 0.0, reads.layers, moe_layers) or 0.0) - fixed,
-        kv=(f.decode_s(m.mode, m.dtype, 0.0, kv, reads.layers, moe_layers) or 0.0) - fixed,
-        overhead=fixed,
+        weights=weights_s,
+        kv=kv_s,
+        overhead=fixed_s,
         compute=(sequences - 1) * per_sequence / ranks / compute if compute else step.compute,
         spread=m.decode_range or step.spread,
     )
@@ -175,7 +175,8 @@ def prefill_step(step: Step, measured: Measured | None, reads: Reads, prompt: in
         return _slower(step, measured.prefill_scale) if measured else step
     m, f = measured, measured.fitted
     matrices = 2.0 * reads.active_parameters * prompt / m.ranks
-    compute = f.prefill_s(matrices, reads.mean_attention_flops(prompt, 0) * prompt / m.ranks) or 0.0
+    attention, experts = reads.mean_attention_flops(prompt, 0) * prompt / m.ranks, reads.expert_bytes * reads.touched(prompt) / m.ranks
+    compute = f.prefill_s(matrices, attention, experts if reads.experts else 0.0, m.dtype) or 0.0
     one = decode_step(step, m, reads, 1, 0.0, (0.0, 0.0))
     least = one.weights + one.overhead
     rest = max(least - compute, 0.0)
