@@ -53,3 +53,17 @@ def test_the_least_offload_is_what_the_plan_with_it_needs(model: str, card: str)
 def test_nothing_need_leave_what_fits_and_vllm_keeps_nothing_in_ram() -> None:
     assert vp.plan("llama3-8b", gpus="RTX 3090", engine="llama.cpp", bits=4).fit.least_offload == 0
     assert vp.plan("llama3.3-70b", gpus="RTX 3090", engine="vllm").fit.least_offload is None
+
+
+@pytest.mark.parametrize(("engine", "offload"), [("vllm", "5 layers"), ("sglang", "experts"), ("transformers", "experts")])
+def test_what_an_engine_does_not_keep_in_ram_is_not_planned_there(engine: str, offload: str) -> None:
+    with pytest.raises(vp.UsageError, match="in host memory"):
+        vp.plan("llama3-8b", engine=engine, gpus="RTX 4090", offload=offload)
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
+def test_a_model_without_experts_moves_none_and_is_told(engine: str) -> None:
+    plan = vp.plan("llama3-8b", engine=engine, bits=4, gpus="RTX 4090", offload="experts")
+    assert any("no experts" in note.text for note in plan.notes)
+    assert plan.memory.weights == vp.plan("llama3-8b", engine=engine, bits=4, gpus="RTX 4090").memory.weights
+    assert vp.plan("llama3-8b", engine=engine, bits=4, offload="1 layer").request.offload == "1 layers"

@@ -74,6 +74,13 @@ def test_a_format_vllm_cannot_make_is_said() -> None:
     assert vp.plan("llama3-8b", engine="vllm", gpus="H100", context=8192).launch[0].note == ""
 
 
+def test_bitsandbytes_is_a_plug_in_of_newer_vllm() -> None:
+    new, old = (vp.plan("llama3-8b", engine="vllm", gpus="H100", quant="NF4", options=o).launch[0] for o in ({}, {"version": "0.19"}))
+    for launch in (new, old):
+        assert value(launch.command, "--quantization") == value(launch.command, "--load-format") == "bitsandbytes"
+    assert "vllm-bnb-plugin" in new.note and "plugin" not in old.note
+
+
 def test_vllm_is_told_what_it_would_not_take_by_itself() -> None:
     plain = shlex.split(commands("llama3-8b", engine="vllm", gpus="H100", context=8192, sequences=8)[0])
     assert not {"--max-num-seqs", "--max-num-batched-tokens", "--dtype", "--trust-remote-code"} & set(plain)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
@@ -19,6 +19,7 @@ __all__ = ["DEFAULT_CONTEXT", "make_work", "own_format"]
 DEFAULT_CONTEXT: Final = 8192
 _GGUF_ENGINES: Final = ("ollama", "llama.cpp")
 _MAX_COUNT: Final = 1 << 20
+_OFFLOADS: Final = ("experts", "layers")
 
 
 def make_work(
@@ -67,10 +68,10 @@ def make_work(
         tensor_parallel=_count(tensor_parallel or 1, "tensor parallelism"),
         pipeline_parallel=_count(pipeline_parallel or 1, "pipeline parallelism"),
         expert_parallel=bool(expert_parallel),
-        offload=_offload(offload),
+        offload=_offload(offload, name, getattr(module, "OFFLOADS", _OFFLOADS)),
         options=_options(name, module.OPTIONS, options),
     )
-    return work, (*notes, *context_notes, *format_notes)
+    return work, (*notes, *context_notes, *_prompt_note(work), *format_notes)
 
 
 def _engine(model: Model, device_count: int, engine: str | None, bits: int | None, quant: str | None) -> tuple[str, tuple[Note, ...]]:
@@ -95,6 +96,15 @@ def _context(model: Model, context: int | str | None) -> tuple[int, tuple[Note, 
     if trained and tokens > trained:
         return tokens, (Note("warning", f"trained for {trained:,} tokens: beyond that, quality falls unless its rope scaling is set"),)
     return tokens, ()
+
+
+def _prompt_note(work: Work) -> tuple[Note, ...]:
+    """A prompt that, with its answer, is longer than what was planned for."""
+    total = work.prompt + (work.output if work.prompt != work.context else 0)
+    if total <= work.context:
+        return ()
+    text = f"prompt and answer are {total:,} tokens, more than the context: the engine refuses or cuts them; give --ctx {-(-total // 1024)}k"
+    return (Note("warning", text),)
 
 
 def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> tuple[Format, tuple[Note, ...]]:
@@ -149,13 +159,16 @@ def _count(value: int, what: str) -> int:
     return value
 
 
-def _offload(text: str) -> str:
+def _offload(text: str, engine: str, known: Sequence[str]) -> str:
+    """What to keep in host memory, of what the engine can: `experts`, or a number of layers."""
     value = text.strip().lower()
-    if value in ("auto", "none", "experts"):
-        return value
-    number = value.removesuffix("layers").strip()
-    if number.isdigit() and len(number) <= 5:
-        return f"{int(number)} layers"
+    number = value.removesuffix("s").removesuffix("layer").strip()
+    layers = number.isdigit() and len(number) <= 5
+    if value in ("auto", "none") or (value == "experts" and value in known) or (layers and "layers" in known):
+        return f"{int(number)} layers" if layers else value
+    if layers or value == "experts":
+        can = "only whole layers" if known else "nothing"
+        raise UsageError(f"{engine} is planned with {can} in host memory", "leave --offload out, or take llama.cpp, which can")
     raise UsageError(f"offload {text[:40]!r} is not known", "one of auto, none, experts, or a number of layers")
 
 

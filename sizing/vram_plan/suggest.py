@@ -103,6 +103,8 @@ def offload_notes(model: Model, work: Work, host: Sequence[Term]) -> tuple[str, 
     held = sum(term.bytes for term in host if term.group == "weights")
     if work.offload in ("auto", "none") or not held:
         return ()
+    if work.offload == "experts" and not a.experts:
+        return ("this model has no experts: --offload experts moves nothing; a number of layers would",)
     if work.offload == "experts":
         experts = sum(weights_of(model, work.format).experts)
         read = format_gib(experts * a.experts_per_token // a.experts)

@@ -73,6 +73,7 @@ class Engine(Protocol):
         it is called some tens of times for the inverse questions. Never shrinks as context or sequences grow.
 
         A module may also have `room` (of the same arguments): the bytes left free where least is, as an int and without the words,
-        and `MAX_SEQUENCES`, beyond which it refuses; and `completed`, what is worth finding out once a plan.
+        and `MAX_SEQUENCES`, beyond which it refuses; `OFFLOADS`, what it keeps in host memory when told (`experts`, `layers`: both
+        without it); and `completed`, what is worth finding out once a plan.
         """
         ...

@@ -87,7 +87,10 @@ def revision(model: Model) -> list[object]:
 def quantization(engine: str, model: Model, work: Work) -> list[object]:
     """What makes the engine convert a 16-bit checkpoint while it loads."""
     online = _ONLINE[engine].get(work.format.name)
-    return ["--quantization", online] if online and _plain(model) and work.format.name != model.stored_format else []
+    if not online or not _plain(model) or work.format.name == model.stored_format:
+        return []
+    loader = ["--load-format", online] if (engine, online) == ("vllm", "bitsandbytes") else []
+    return ["--quantization", online, *loader]
 
 
 def _plain(model: Model) -> bool:

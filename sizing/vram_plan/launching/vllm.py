@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Final
 
 from ..engines import Work
 from ..engines.vllm.versions import batch_defaults
@@ -29,6 +29,10 @@ from .shared import (
 )  # fmt: skip
 
 __all__ = ["commands"]
+
+#: Formats bitsandbytes makes: a plug-in's, since vLLM dropped them (pypi.org/project/vllm-bnb-plugin 0.0.2; not in 0.32.0's
+#: QUANTIZATION_METHODS).
+_BITSANDBYTES: Final = ("NF4", "NF4DQ", "BNB8")
 
 
 def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Mapping[str, Any]) -> tuple[LaunchCommand, ...]:
@@ -82,5 +86,10 @@ def _dtype(model: Model, work: Work) -> list[object]:
 
 def _note(model: Model, work: Work) -> str:
     version = work.option("version")
-    notes = (format_note("vllm", model, work), f"planned for vLLM {name(str(version))}" if version is not None else "")
+    packed = work.format.stored_as in _BITSANDBYTES and version is None
+    notes = (
+        format_note("vllm", model, work),
+        f"planned for vLLM {name(str(version))}" if version is not None else "",
+        "vLLM 0.32 has no bitsandbytes of its own: pip install vllm-bnb-plugin" if packed else "",
+    )
     return "; ".join(note for note in notes if note)

@@ -28,9 +28,11 @@ from ..options import choice
 from ..weights import weights_of
 from .forward import Forward, Habits, cat_bytes, forward_of
 
-__all__ = ["DEFAULT_KV", "OPTIONS", "allocate", "layer_split"]
+__all__ = ["DEFAULT_KV", "OFFLOADS", "OPTIONS", "allocate", "layer_split"]
 
 DEFAULT_KV: Final = "bf16"
+#: What may be kept in host memory on request.
+OFFLOADS: Final = ("layers",)
 OPTIONS: Final[Mapping[str, str]] = {
     "attention": "sdpa, eager or flash (default: sdpa; eager where the class has no sdpa)",
     "cache": "dynamic or static (default dynamic)",
