@@ -83,8 +83,13 @@ LOGS: list[tuple[str, dict[str, Any], dict[str, float]]] = [
     # 2026-05, four sequences in one pool, logits of the whole batch
     (
         "qwen3.6-27b",
-        {"context": 32768, "sequences": 4, "kv_type": "q8_0", "options": {"kv_unified": True, "build": "2026-05"}},
-        {"kv_cache": 4352.0, "state": 598.5},
+        {"context": 32768, "sequences": 4, "kv_type": "q8_0", "options": {"kv_unified": True, "build": "2026-05-14"}},
+        {"kv_cache": 4352.0, "state": 598.5, "compute": 495.0},
+    ),
+    # b8196, RTX 5080
+    (
+        "qwen3.5-35b-a3b", {"context": 65536, "quant": "Q3_K_S", "kv_type": "iq4_nl", "options": {"build": "2026-03"}},
+        {"kv_cache": 360.0, "compute": 493.0},
     ),
 ]  # fmt: skip
 
@@ -94,6 +99,23 @@ def test_terms_are_what_logs_print(name: str, request_: dict[str, Any], logged: 
     memory = plan(name, **request_).memory
     for group, mib in logged.items():
         assert getattr(memory, group) / MIB == pytest.approx(mib, rel=0.002), group
+
+
+#: What the host held: build, request, MiB; b7342, b8196, 2026-05-14, and two of issue #23527.
+HOST: list[tuple[str, str, dict[str, Any], float]] = [
+    ("2025-12", "qwen3-coder-30b-a3b", {"context": 16384, "sequences": 4, "options": {"kv_unified": True}}, 132.01),
+    ("2026-03", "qwen3.5-35b-a3b", {"context": 65536}, 136.0),
+    ("2026-05-14", "qwen3.6-27b", {"context": 131072}, 276.29),
+    ("2026-05-20", "qwen3.5-35b-a3b", {"context": 150000, "options": {"ubatch": 4096, "batch": 4096}}, 2408.0),
+    ("2026-05", "qwen3.5-35b-a3b", {"context": 150000, "options": {"ubatch": 4096, "batch": 4096}}, 1236.0),
+]
+
+
+@pytest.mark.parametrize(("build", "name", "request_", "logged"), HOST)
+def test_the_hosts_buffer_is_what_logs_print(build: str, name: str, request_: dict[str, Any], logged: float) -> None:
+    options = {**request_.get("options", {}), "build": build}
+    found = plan(name, **{**request_, "options": options})
+    assert next(t.bytes for t in found.host.terms if t.name == "compute") / MIB == pytest.approx(logged, rel=0.0012)
 
 
 def test_a_quiet_card_holds_what_nvidia_smi_said() -> None:

@@ -94,6 +94,17 @@ def test_prediction_layers_have_a_context_of_their_own(
     assert sums == pytest.approx(projected, rel=2e-4)
 
 
+def test_before_they_were_merged_prediction_layers_took_the_models_cache_types() -> None:
+    """A build of PR #22673's branch, 2026-05-14: 131,072 cells in q8_0, logits of the whole batch; no copies of the state."""
+    request = {"context": 32768, "sequences": 4, "kv_type": "q8_0"}
+    got = terms("qwen3.6-27b", **request, options=(("mtp", True), ("kv_unified", True), ("build", "2026-05-14")))
+    logged = {"kv_cache": 4352, "state": 598.5, "compute": 495, "mtp_kv_cache": 272, "mtp_compute": 495}
+    assert {name: got[name] / MIB for name in logged} == pytest.approx(logged, rel=1e-3)
+    later = terms("qwen3.6-27b", **request, options=(("mtp", True), ("kv_unified", True), ("build", "2026-05")))
+    assert (later["state"], later["mtp_kv_cache"]) == (4 * got["state"], 512 * MIB)
+    assert later["mtp_kv_cache"] + later["mtp_compute"] == 1129 * MIB  # "estimated memory usage of MTP context", another log
+
+
 def test_a_draft_model_takes_what_it_takes_alone_with_the_models_cells() -> None:
     got = terms("qwen3-32b", context=8192, kv_type="q8_0", sequences=2, options=(("draft", "qwen3-0.6b"),))
     alone = terms("qwen3-0.6b", context=8192, sequences=2, options=())

@@ -144,7 +144,7 @@ def _build_month(load: Load) -> str | None:
     if "n_outputs_max" in fields or not fields:
         return None
     if "rotates" in load.marks:
-        return "2026-05"
+        return "2026-05" if "n_rs_seq" in fields else "2026-04"
     return "2025-10" if "n_ctx_seq" in fields else "2025-01"
 
 
@@ -165,7 +165,7 @@ def settings_of(load: Load) -> list[Seen]:
         found.append(Seen("mmproj", True, load.tower[0][3]))
     if month := _build_month(load):
         found.append(Seen("build", month, "by what the log prints"))
-    elif "mtp" in load.marks:
+    if "mtp" in load.marks:
         found.append(Seen("mtp", True, "creating MTP draft context"))
     return found
 

@@ -32,7 +32,10 @@ CELLS: Final = 256
 
 
 class Context(NamedTuple):
-    """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`."""
+    """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`.
+
+    `picks_last`: models with prediction layers pick the rows asked for after the last layer, not within it.
+    """
 
     length: int
     parallel: int
@@ -48,6 +51,7 @@ class Context(NamedTuple):
     rotates: bool = True
     rollback: int = 0
     mixed: bool = False
+    picks_last: bool = True
 
     @property
     def states(self) -> int:

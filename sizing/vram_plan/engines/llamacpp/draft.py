@@ -1,8 +1,8 @@
 """What drafts tokens for llama.cpp: a smaller model with a context of its own, or the model's own prediction (MTP) layers.
 
-Either has as many cells as the model's context, in fp16 whatever the model's own are in, and a compute buffer of its
-own. Source: llama.cpp 0c1e57098, common/speculative.cpp (`common_base_params_to_speculative`,
-`common_speculative_init_result`), common/common.h, src/models/*.cpp (`graph_mtp`).
+Either has as many cells as the model's context, in fp16 whatever the model's own are in (but see `draft_kv` of
+`llamacpp_builds.toml`), and a compute buffer of its own. Source: llama.cpp 0c1e57098, common/speculative.cpp
+(`common_base_params_to_speculative`, `common_speculative_init_result`), common/common.h, src/models/*.cpp (`graph_mtp`).
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ from .compute import compute_bytes
 from .draft import DRAFTED, KV, draft_work, prediction_bytes, predictor, rolls_back
 from .placement import HOST, FileWeights, Placement, file_weights, placed
 from .run import PIPELINE_COPIES, Run, compute_why, host_why, kv_why, state_why, visiting, weights_why
-from .settings import OPTIONS, Settings, runtime_of, settings_of
+from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
 from .tape import padded
 from .towers import tower_terms
 
@@ -57,7 +57,7 @@ def run_of(model: Model, work: Work, devices: tuple[Device, ...], settings: Sett
     weights = file_weights(model, work.format)
     placement = _placement(work.offload, Same(settings), Same(devices), len(weights.layers))
     context = context_of(work, settings)
-    if settings.mtp and rolls_back(model):
+    if settings.mtp and settings.build.rollback and rolls_back(model):
         context = context._replace(rollback=DRAFTED)
     draft = _draft_run(work, devices, settings, context) if settings.draft else None
     return Run(model, work, settings, context, placement, weights, draft)
@@ -70,12 +70,13 @@ def _draft_run(work: Work, devices: tuple[Device, ...], settings: Settings, cont
         return None
     alone = replace(settings, gpu_layers=None, draft=None, mmproj=False)
     run = run_of(draft, draft_work(work, draft), devices, alone)
-    return replace(run, context=_drafting(context))
+    return replace(run, context=_drafting(context, settings.build))
 
 
-def _drafting(context: Context) -> Context:
-    """The context of what drafts: fp16 cells, one row of logits for each sequence."""
-    return context._replace(kv_k=KV, kv_v=KV, outputs=min(context.outputs, context.parallel), rollback=0)
+def _drafting(context: Context, build: Build) -> Context:
+    """The context of what drafts: fp16 cells, one row of logits for each sequence, or of older builds every row."""
+    outputs = context.outputs if build.outputs == "all" else min(context.outputs, context.parallel)
+    return context._replace(kv_k=KV, kv_v=KV, outputs=outputs, rollback=0)
 
 
 def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
@@ -129,7 +130,7 @@ def context_of(work: Work, settings: Settings) -> Context:
     cuda = settings.backend in ("cuda", "rocm")
     return Context(
         length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else rows, settings.swa_full,
-        build.mask_cast, cuda and build.fp16_copies, build.rotates, mixed=build.mixed,
+        build.mask_cast, cuda and build.fp16_copies, build.rotates, mixed=build.mixed, picks_last=build.picks_last,
     )  # fmt: skip
 
 
@@ -210,15 +211,17 @@ def _drafts(run: Run, device: int) -> tuple[Term, ...]:
         )
     if not run.settings.mtp or device != max(run.placement.output, 0):
         return ()
-    model, context = predictor(run.model), _drafting(run.context)
-    a = model.architecture
+    model, build, context = predictor(run.model), run.settings.build, _drafting(run.context, run.settings.build)
+    if build.draft_kv == "model":
+        context = context._replace(kv_k=run.context.kv_k, kv_v=run.context.kv_v)
+    a, kinds = model.architecture, (context.kv_k, context.kv_v)
     layers, on_cuda = tuple(range(a.layers)), run.settings.backend in ("cuda", "rocm")
-    kv = sum(group.bytes(context) for group in kv_groups(model, layers, (KV, KV), context.flash, on_cuda))
+    kv = sum(group.bytes(context) for group in kv_groups(model, layers, kinds, context.flash, on_cuda))
     size = compute_bytes(model, context, (0, a.layers), last=True)
     what, weights = f"{a.layers} prediction layer{'s' if a.layers > 1 else ''}", prediction_bytes(run.model, run.work)
     return (
         Term("mtp_weights", weights, run.weights.basis, f"{what} of the {run.work.format.name} file", "weights"),
-        Term("mtp_kv_cache", kv, a.basis, f"{context.cells:,} cells of {what}, in {KV}", "kv_cache"),
+        Term("mtp_kv_cache", kv, a.basis, f"{context.cells:,} cells of {what}, in {'/'.join(dict.fromkeys(kinds))}", "kv_cache"),
         Term("mtp_compute", size, a.basis, f"one batch of {context.tokens} tokens through {what}, and its logits", "compute"),
     )
 
@@ -278,7 +281,8 @@ def _host_compute(run: Run) -> int:
     if set(run.placement.homes) == {HOST} and run.placement.output == HOST:
         return compute_bytes(run.model, c, (0, a.layers), last=True, host=True)
     windows = {layer.window for layer in cache_layers(a) if layer.kv_heads}
-    return c.tokens * (8 * a.hidden_size + sum(c.ring(window) for window in windows) * (2 if c.flash else 4))
+    mask = 2 if c.flash and not c.mask_cast else 4
+    return c.tokens * (4 * a.hidden_size * run.settings.build.embeds + mask * sum(c.ring(window) for window in windows))
 
 
 def _figures(run: Run) -> Mapping[str, Any]:
@@ -294,6 +298,7 @@ def _figures(run: Run) -> Mapping[str, Any]:
         "n_layers": len(p.homes) + 1,
         "n_cpu_moe": p.expert_layers,
         "layers_per_device": [len(p.layers_on(i)) for i in range(p.devices)],
+        "output_device": p.output if p.output != HOST else None,
         "file_bytes": run.weights.file,
         "draft": run.draft.model.name if run.draft else "prediction layers" if run.settings.mtp else None,
         "backend": run.settings.backend,

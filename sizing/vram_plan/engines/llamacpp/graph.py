@@ -177,7 +177,7 @@ class Recorder(Recurrent):
             hidden = self.fp32(a.hidden_size, hidden)
         self.entered = hidden
         asked = min(self.context.outputs, self.tokens)
-        within = a.family not in families.ROWS_BEFORE_NORM and a.family not in families.ROWS_AFTER_NORM
+        within = not self.picks_after()
         if layers and layers[0].gathers_first:
             self.following = layers
             self.look_ahead()
@@ -190,6 +190,11 @@ class Recorder(Recurrent):
         if last and a.kind != "encoder":
             self.logits(hidden, asked)
 
+    def picks_after(self) -> str:
+        """Where the rows asked for are picked if not within the last layer: before the last norm, or after it."""
+        family = self.a.family if self.context.picks_last else ""
+        return "before" if family in families.ROWS_BEFORE_NORM else "after" if family in families.ROWS_AFTER_NORM else ""
+
     def merged(self, embedded: int) -> int:
         """A prediction layer starts from the next token and what the model made of this one, both normed and side by side."""
         width = self.a.hidden_size
@@ -198,13 +203,13 @@ class Recorder(Recurrent):
 
     def logits(self, hidden: int, asked: int) -> None:
         """The last norm and the output matrix."""
-        a, add, row = self.a, self.tape.add, 4 * self.a.hidden_size
-        if a.family in families.ROWS_BEFORE_NORM:
+        a, add, row, picks = self.a, self.tape.add, 4 * self.a.hidden_size, self.picks_after()
+        if picks == "before":
             self.tape.keep(hidden)
             hidden = add(row * asked, hidden, self.chosen)
         over = (hidden,) if self.in_place("output_norm.bias" in self.global_shapes) else ()
-        normed = add(row * (self.tokens if a.family in families.ROWS_AFTER_NORM else asked), hidden, over=over)
-        if a.family in families.ROWS_AFTER_NORM:
+        normed = add(row * (self.tokens if picks == "after" else asked), hidden, over=over)
+        if picks == "after":
             self.tape.keep(normed)
             normed = add(row * asked, normed, self.chosen)
         add(4 * a.vocab_size * asked, normed)

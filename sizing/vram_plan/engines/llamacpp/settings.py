@@ -31,7 +31,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "n_gpu_layers": "layers on the GPUs, counted from the back, the output being one of them; 0 to 100000 (all)",
     "tensor_split": "shares of the layers each GPU gets, as 3,1 (by free memory)",
     "backend": "cuda, rocm, vulkan, metal or cpu (by the GPU's vendor)",
-    "build": "llama.cpp of that month, as 2026-05 (2026-10)",
+    "build": "llama.cpp of that month or day, as 2026-05 or 2026-05-20 (2026-10)",
     "draft": "a smaller model that drafts tokens, named as MODEL is (none)",
     "mtp": "true: the model's own prediction layers draft tokens (false)",
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
@@ -48,7 +48,11 @@ class Build:
     fp16_copies: bool
     rotates: bool
     cells: int
+    embeds: int
     source: str
+    rollback: bool = False
+    draft_kv: str = "model"
+    picks_last: bool = False
     mixed: bool = False
 
 
@@ -60,11 +64,11 @@ def _builds() -> tuple[Build, ...]:
 
 @lru_cache(maxsize=64)
 def build_of(month: str) -> Build:
-    """The rules of llama.cpp as of a month. Raises UsageError for what is no month."""
+    """The rules of llama.cpp as of a day, or the end of a month. Raises UsageError for what is neither."""
     parts = month.strip().split("-")
-    if len(parts) < 2 or not all(part.isdigit() for part in parts) or len(parts[0]) != 4:
-        raise UsageError(f"build {month[:40]!r} is no month", "write it as 2026-10")
-    known = [build for build in _builds() if build.date <= f"{parts[0]}-{parts[1]:0>2}"]
+    if not 2 <= len(parts) <= 3 or not all(part.isdigit() for part in parts) or len(parts[0]) != 4:
+        raise UsageError(f"build {month[:40]!r} is no month", "write it as 2026-10, or with a day as 2026-10-15")
+    known = [build for build in _builds() if build.date <= "-".join(f"{part:0>2}" for part in (*parts, "31")[:3])]
     return known[-1] if known else _builds()[0]
 
 
