@@ -67,3 +67,20 @@ def test_a_model_without_experts_moves_none_and_is_told(engine: str) -> None:
     assert any("no experts" in note.text for note in plan.notes)
     assert plan.memory.weights == vp.plan("llama3-8b", engine=engine, bits=4, gpus="RTX 4090").memory.weights
     assert vp.plan("llama3-8b", engine=engine, bits=4, offload="1 layer").request.offload == "1 layers"
+
+
+@pytest.mark.parametrize(("gpus", "bits"), [("RTX 3090 + RTX 3060 12GB", 8), ("4x L4", 16)])
+def test_the_least_offload_is_exact_over_several_gpus(gpus: str, bits: int) -> None:
+    request = {"engine": "llama.cpp", "bits": bits, "context": 4096, "gpus": gpus}
+    least = vp.plan("llama3.3-70b", **request).fit.least_offload
+    assert least
+    assert vp.plan("llama3.3-70b", **request, offload=f"{least} layers").fit.verdict != "does_not_fit"
+    assert vp.plan("llama3.3-70b", **request, offload=f"{least - 1} layers").fit.verdict == "does_not_fit"
+    assert vp.plan("llama3.3-70b", **request, options={"n_gpu_layers": 81}).fit.least_offload is None
+
+
+@pytest.mark.parametrize("engine", ["ollama", "llama.cpp", "vllm", "sglang", "transformers"])
+def test_a_split_the_engine_does_not_make_is_refused_with_what_it_does(engine: str) -> None:
+    plan = vp.plan("llama3-8b", engine=engine, gpus="3x RTX 4090", tensor_parallel=3)
+    assert plan.fit.verdict == "does_not_fit" and plan.fit.refusal
+    assert "leave --tp" in plan.fit.refusal or "tensor parallelism of 1, 2, 4, 8" in plan.fit.refusal

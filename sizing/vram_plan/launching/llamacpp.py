@@ -37,11 +37,8 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
 
 
 def _shares(figures: Mapping[str, Any]) -> str:
-    """Layers of each GPU; the output matrix counts as one more of the last that has any."""
-    layers = list(figures["layers_per_device"])
-    last = max((i for i, count in enumerate(layers) if count), default=len(layers) - 1)
-    layers[last] += 1
-    return ",".join(map(str, layers))
+    """Layers of each GPU; the output matrix counts as one more where it is."""
+    return ",".join(str(count + (i == figures["output_device"])) for i, count in enumerate(figures["layers_per_device"]))
 
 
 def _file(model: Model, work: Work) -> tuple[str, str]:

@@ -21,7 +21,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
     words += ["--context-length", figures.get("max_model_len", work.context), *size("--tp-size", tp), *size("--pp-size", pp)]
     if work.option("kv_cache_memory_bytes") is not None and figures.get("kv_tokens"):
         words += ["--max-total-tokens", figures["kv_tokens"]]
-    elif devices:
+    if devices:
         words += ["--mem-fraction-static", round(figures["mem_fraction_static"], 4)]
     names = {"max_num_seqs": "--max-running-requests", "max_num_batched_tokens": "--chunked-prefill-size", "block_size": "--page-size"}
     words += given(work, names.items()) + cache_type("sglang", work) + quantization("sglang", model, work)

@@ -103,12 +103,10 @@ def may_leave(work: Work, devices: tuple[Device, ...], found: Allocation) -> boo
 
 def completed_run(run: Run, devices: tuple[Device, ...], found: Allocation) -> Allocation:
     """`completed` of a run already settled that does not fit."""
-    if run.settings.gpu_layers is not None:
-        return found
     least = least_offload_of(run, devices)
     if not least:
         return found
-    moved = _moved(run, least)
+    moved = _moved(run, least, devices)
     experts = moved.placement.expert_layers
     what = f"experts of {least} layers" if experts else f"{least} layers"
     option = f"--n-cpu-moe {least}" if experts else f"-ngl {len(run.weights.layers) + 1 - least}"
@@ -322,6 +320,9 @@ def _notes(run: Run) -> tuple[str, ...]:
 def _refusal(run: Run) -> str | None:
     if run.work.sequences > MAX_SEQUENCES:
         return f"llama.cpp runs at most {MAX_SEQUENCES} sequences at once, not {run.work.sequences:,}"
+    work = run.work
+    if work.tensor_parallel > 1 or work.expert_parallel or work.pipeline_parallel not in (1, run.placement.devices):
+        return "llama.cpp shares whole layers out over all its GPUs: leave --tp, --pp and --ep out"
     return _odd_heads(run.model, run.context) if run.context.flash else None
 
 
@@ -336,28 +337,27 @@ def _odd_heads(model: Model, context: Context) -> str | None:
 
 def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
     """The fewest layers that must leave the GPUs for the rest to fit: of a mixture of experts, layers whose experts
-    go (`--n-cpu-moe`), else whole layers. 0 when all fits, None when even all of them are not enough."""
+    go (`--n-cpu-moe`), else whole layers. 0 when all fits, None when even all of them are not enough, or their number was given."""
     return least_offload_of(run_of(model, work, devices, settings_of(work, devices)), devices)
 
 
 def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
     """`least_offload` of a run already settled: by halves, as each layer moved leaves more room."""
+    if run.settings.gpu_layers is not None:
+        return None
     low, high = 0, len(run.weights.layers) + (0 if any(run.weights.experts) else 1)
-    if not _fits(_moved(run, high), devices):
+    if not _fits(_moved(run, high, devices), devices):
         return None
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fits(_moved(run, middle), devices) else (middle + 1, high)
+        low, high = (low, middle) if _fits(_moved(run, middle, devices), devices) else (middle + 1, high)
     return low
 
 
-def _moved(run: Run, count: int) -> Run:
-    p, experts = run.placement, any(run.weights.experts)
-    if experts:
-        return replace(run, placement=replace(p, expert_layers=count))
-    layers = len(p.homes)
-    shares = tuple(float(sum(home == i for home in p.homes)) for i in range(p.devices))
-    return replace(run, placement=placed(layers, layers + 1 - count, shares))
+def _moved(run: Run, count: int, devices: tuple[Device, ...]) -> Run:
+    if any(run.weights.experts):
+        return replace(run, placement=replace(run.placement, expert_layers=count))
+    return replace(run, placement=_placement(f"{count} layers", Same(run.settings), Same(devices), len(run.weights.layers)))
 
 
 def _fits(run: Run, devices: tuple[Device, ...]) -> bool:
