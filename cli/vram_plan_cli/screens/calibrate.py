@@ -116,8 +116,13 @@ def _exact_seconds(value: float) -> str:
 
 def is_used(profile: Profile) -> bool:
     """Whether later plans take its constants."""
-    error = profile.worst_error("decode")
-    return bool(profile.points) and error is not None and error <= _most(profile)
+    return bool(profile.points) and any(error <= _most(profile) for error in _step_errors(profile).values())
+
+
+def _step_errors(profile: Profile) -> dict[Mode, float]:
+    """The worst held-out error of steps launched one way or the other: each is used, or not, by itself."""
+    modes: tuple[Mode, ...] = ("graph", "eager")
+    return {mode: error for mode in modes if (error := profile.worst_error("decode", mode)) is not None}
 
 
 def _most(profile: Profile) -> float:
@@ -127,14 +132,19 @@ def _most(profile: Profile) -> float:
 
 def _verdict(profile: Profile) -> str:
     """What later plans make of it."""
-    token, prompt, most = profile.worst_error("decode"), profile.worst_error("prefill"), _most(profile)
+    errors, prompt, most = _step_errors(profile), profile.worst_error("prefill"), _most(profile)
     if not profile.points:
         return "No calibration: only what engines were measured to do here."
-    if token is None:
+    if not errors:
         return "Nothing was measured that the fit had not seen: later plans do not use it."
+    used = [error for error in errors.values() if error <= most]
+    token = max(used or errors.values())
     off = f"Off by at most {100 * token:.1f} % for a token" + ("" if prompt is None else f" and {100 * prompt:.1f} % for a prompt")
-    if token > most:
+    if not used:
         return f"{off}: over {100 * most:.0f} %, so later plans do not use it."
+    if len(used) < len(errors):
+        other = max(errors, key=lambda mode: errors[mode])
+        off += f" ({other} steps, off by {100 * errors[other]:.1f} %, are not used)"
     if prompt is not None and prompt > most:
         return f"{off}: later plans on this device use it for tokens, not for prompts."
     return f"{off}: later plans on this device use it, with at least that as their range."

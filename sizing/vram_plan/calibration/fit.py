@@ -19,6 +19,8 @@ _SINGULAR: Final = 1e-7
 _ATTENTION_SHARE: Final = 0.1
 #: A step from Python that takes so many times what a recorded one does had the device wait.
 _WAITED: Final = 1.1
+#: Weights read faster than memory by more than this came from a cache in part.
+_CACHED: Final = 1.02
 #: Faster than this many times the best rate of the plain reads and products is no measurement.
 _IMPOSSIBLE: Final = 2.0
 #: A larger error on the fitted points themselves is said.
@@ -167,7 +169,20 @@ def _with_rates(fitted: Fitted, points: Sequence[Point], dtype: str, flags: list
     weights = _rate(s.values[0], s.sds[0])
     if weights is None:
         raise ValueError("the weights' bytes made no difference to the time")
+    memory = fitted.read_bytes_per_s
+    if memory and weights.value > _CACHED * memory.value:
+        flags.append("the weights were read faster than memory can be, part of them from a cache: taken as the memory's rate")
+        s, weights = _beside(points, memory.value, noise), memory
+        kv = _rate(s.values[0], s.sds[0])
     return s, replace(fitted, weight_bytes_per_s={**fitted.weight_bytes_per_s, dtype: weights}, kv_bytes_per_s=kv)
+
+
+def _beside(points: Sequence[Point], rate: float, noise: float) -> Solution:
+    """What cache, layers and tokens take beside weights read at this rate. Raises ValueError where nothing is left for them."""
+    times = [p.median_s - p.bytes / rate for p in points]
+    if min(times) <= 0:
+        raise ValueError("the weights stayed in a cache, which tells nothing of memory: larger models are needed (a larger --budget)")
+    return solve([[p.kv_bytes, p.layers, 1.0] for p in points], times, noise)
 
 
 def predict_step(fitted: Fitted, p: Point, mixture: bool = False) -> float | None:
@@ -199,8 +214,9 @@ def _packed(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted
             continue
         s = solve([[p.bytes] for p in chosen], times, _scatter(chosen))
         rate = _rate(s.values[0], s.sds[0])
+        memory = fitted.read_bytes_per_s
         if rate:
-            rates[kind] = rate
+            rates[kind] = memory if memory and rate.value > _CACHED * memory.value else rate
     return replace(fitted, weight_bytes_per_s=rates)
 
 
