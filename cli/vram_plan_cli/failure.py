@@ -26,7 +26,8 @@ def report(error: BaseException, as_json: bool) -> None:
     if as_json:
         print(json.dumps({"error": {"code": code, "message": message, "hint": hint}}))
     message, hint = _said(message), _said(hint)
-    line = f"{message}. {hint if hint.startswith("pip ") else hint[:1].upper() + hint[1:]}" if hint else message
+    told = hint if hint.startswith("pip ") else hint[:1].upper() + hint[1:]
+    line = f"{message}. {told}" if hint else message
     print(" ".join(line.split()), file=sys.stderr)
 
 
