@@ -46,7 +46,8 @@ TABLE = Table(
 
 _START = LaunchCommand("ollama", "ollama run a", {"OLLAMA_FLASH_ATTENTION": "1"})
 COMPARISON = Comparison(
-    (Subject("RTX 4090", SimpleNamespace(launch=(_START,))), Subject("8GB", SimpleNamespace(launch=()))),  # type: ignore[arg-type]
+    (Subject("RTX 4090", SimpleNamespace(launch=(_START,), fit=SimpleNamespace(verdict="fits"))),  # type: ignore[arg-type]
+     Subject("8GB", SimpleNamespace(launch=()))),  # type: ignore[arg-type]
     (
         Line("verdict", "text", ("fits", "does_not_fit"), True, (0,)),
         Line("weights", "bytes", (4 * GIB, 4 * GIB), False, ()),

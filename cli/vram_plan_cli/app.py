@@ -41,6 +41,7 @@ from .options import (
     Tp,
     Width,
     load_model,
+    refuse_two_machines,
     request_of,
 )
 from .plain_options import PlainCommand, PlainGroup
@@ -54,7 +55,7 @@ _GLOBAL = ("--help", "-h", "--version", "--install-completion", "--show-completi
 
 
 class PlanByDefault(PlainGroup):
-    """`vram-plan MODEL …` is `vram-plan plan MODEL …`: a first word that is no command is a model."""
+    """`vram-plan MODEL …` is `vram-plan plan MODEL …`: a first word that is no command is a model; `help COMMAND` is its help."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if args and args[0] not in self.commands and args[0] not in _GLOBAL:
@@ -92,6 +93,7 @@ def _root(version: Annotated[bool, typer.Option("--version", callback=_version, 
 def plan(
     model: ModelArgument,
     ctx: Ctx = None,
+    max_ctx: Annotated[bool, typer.Option("--max-ctx", help="Plan the longest context that fits.")] = False,
     bits: Bits = None,
     quant: Quant = None,
     kv: Kv = None,
@@ -123,11 +125,17 @@ def plan(
 
     if json and plot:
         raise vp.UsageError("--json and --plot were both given", "choose one output; --save draws into a file")
+    if save:
+        from .plots.files import picture_kind
+
+        picture_kind(save)
     loaded = load_model(model, offline)
     request = request_of(
         ctx=ctx, bits=bits, quant=quant, kv=kv, kv_k=kv_k, kv_v=kv_v, parallel=parallel, engine=engine, gpu=gpu, tp=tp, pp=pp, ep=ep,
         offload=offload, prompt=prompt, output=output, setting=setting,
     )  # fmt: skip
+    if max_ctx:
+        request["context"] = _longest(loaded, request)
     answer = vp.plan(loaded, **request)
     if json:
         typer.echo(answer.model_dump_json(indent=2))
@@ -139,6 +147,18 @@ def plan(
         raise vp.HardwareError("there is no GPU to check against", "name one with --gpu")
     if check and answer.fit.verdict not in ("fits", "tight"):
         raise typer.Exit(1)
+
+
+def _longest(model: Model, request: dict[str, Any]) -> int | None:
+    """The longest context that fits and that the model was trained for; None, for the usual one, where none fits."""
+    import vram_plan as vp
+
+    if request["context"] is not None:
+        raise vp.UsageError("--ctx and --max-ctx were both given", "choose one")
+    fit = vp.plan(model, **request).fit
+    if fit.verdict == "unknown":
+        raise vp.HardwareError("there is no GPU to fill", "name one with --gpu")
+    return min((n for n in (fit.max_context, model.trained_context) if n is not None), default=None) or None
 
 
 def _print_plan(model: Model, answer: Plan, explain: bool, quiet: bool, width: int | None) -> None:
@@ -206,9 +226,12 @@ def _with_one_command(args: Sequence[str]) -> typer.Typer:
 def main(args: Sequence[str] | None = None) -> None:
     """The entry point: exit codes as documented, one line on stderr, never a traceback."""
     given = list(sys.argv[1:] if args is None else args) or ["--help"]
+    if given[0] == "help":
+        given = [*given[1:2], "--help"]
     if args is None and given[0] != "calibrate":
         gc.disable()  # a process of a second or two: to look for cycles in what it makes took a twelfth of its time
     try:
+        refuse_two_machines(given)
         code = _with_one_command(given)(args=given, standalone_mode=False, prog_name="vram-plan")
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

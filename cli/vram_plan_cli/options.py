@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,7 +12,7 @@ import typer
 if TYPE_CHECKING:
     from vram_plan import Model
 
-__all__ = ["load_model", "offline_wanted", "parse_bits", "parse_seconds", "parse_settings", "request_of"]
+__all__ = ["load_model", "offline_wanted", "parse_bits", "parse_seconds", "parse_settings", "refuse_two_machines", "request_of"]
 
 
 def complete_model(incomplete: str) -> list[str]:
@@ -87,6 +88,17 @@ def request_of(
         "kv_type": kv, "kv_type_k": kv_k, "kv_type_v": kv_v, "tensor_parallel": tp, "pipeline_parallel": pp, "expert_parallel": ep,
         "offload": offload, "prompt": prompt, "output": output, "options": parse_settings(setting or []),
     }  # fmt: skip
+
+
+def refuse_two_machines(args: Sequence[str]) -> None:
+    """Several --gpu are for compare and recommend: else the parser would take the last without a word. Raises UsageError."""
+    named = [value for name, value in pairwise((*args, "")) if name == "--gpu"]
+    named += [arg.partition("=")[2] for arg in args if arg.startswith("--gpu=")]
+    if len(named) > 1 and args[0] not in ("compare", "recommend"):
+        from vram_plan import UsageError
+
+        together = " + ".join(named)[:80]
+        raise UsageError(f"--gpu was given {len(named)} times", f"cards of one machine are written together: --gpu '{together}'")
 
 
 def offline_wanted() -> bool:

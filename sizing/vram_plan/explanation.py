@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from dataclasses import dataclass
+from itertools import groupby
 
 from .engines.weights import weights_of
 from .formats import find_format, for_engine
 from .formats.storage import storage_bytes
 from .models.architecture import CacheLayer
 from .models.model import Model
-from .results import Plan
+from .results import DevicePlan, Plan
 from .units import format_gib
 
 __all__ = ["Section", "explain"]
@@ -105,23 +106,36 @@ def _cache_lines(layer: CacheLayer, count: int, context: int) -> list[str]:
 
 
 def term_lines(plan: Plan) -> list[str]:
-    return [
-        f"{device.name} {term.name} {term.bytes:,} B = {format_gib(term.bytes)} ({term.basis}): {term.why}"
-        for device in plan.devices
-        for term in device.terms
-    ]
+    """The terms of each device; devices that hold the same are told once."""
+    lines: list[str] = []
+    for (name, terms), group in groupby(plan.devices, key=lambda device: (device.name, device.terms)):
+        count = len(list(group))
+        if len(plan.devices) > 1:
+            lines.append(f"on each of {count} × {name}:" if count > 1 else f"on {name}:")
+        lines += [f"{_spoken(term.name)}: {term.bytes:,} B = {format_gib(term.bytes)} ({term.basis}): {term.why}" for term in terms]
+    return lines
+
+
+def _spoken(name: str) -> str:
+    return name.replace("kv_cache", "KV cache").replace("_", " ")
 
 
 def verdict_lines(plan: Plan) -> list[str]:
-    lines = []
-    for device in plan.devices:
-        if device.headroom is None or device.usable is None:
-            return [f"needs {plan.memory.total:,} B = {format_gib(plan.memory.total)}; no GPU was named to hold it against"]
-        left = "left of the KV pool" if device.available - device.used != device.headroom else "left"
-        used, free = format_gib(device.used), format_gib(device.available)
-        lines.append(f"{device.name}: {used} of {free} free; {format_gib(device.headroom)} {left}")
+    if plan.devices[0].usable is None:
+        return [f"needs {plan.memory.total:,} B = {format_gib(plan.memory.total)}; no GPU was named to hold it against"]
+    said = [_verdict_of(device) for device in plan.devices]
+    names = [f"{device.name}: " if len(plan.devices) > 1 else "" for device in plan.devices]
+    lines = list(dict.fromkeys(f"{name}{text}" for name, text in zip(names, said, strict=True)))
     if plan.fit.max_context:
         lines.append(f"{plan.fit.max_context:,} tokens of context fit, {plan.fit.max_context + 1:,} do not")
     if plan.fit.max_sequences:
-        lines.append(f"{plan.fit.max_sequences:,} sequences of {plan.request.context:,} tokens fit, {plan.fit.max_sequences + 1:,} do not")
+        many = "sequences" if plan.fit.max_sequences > 1 else "sequence"
+        lines.append(f"{plan.fit.max_sequences:,} {many} of {plan.request.context:,} tokens fit, {plan.fit.max_sequences + 1:,} do not")
     return lines
+
+
+def _verdict_of(device: DevicePlan) -> str:
+    room = device.headroom or 0
+    pool = " of the KV pool" if device.available - device.used != room else ""
+    left = f"{format_gib(room)}{pool} left" if room >= 0 else f"{format_gib(-room)} short"
+    return f"{format_gib(device.used)} of {format_gib(device.available)} free; {left}"

@@ -94,7 +94,7 @@ def _context(model: Model, context: int | str | None) -> tuple[int, tuple[Note, 
         return tokens, (Note("info", f"context not given: {tokens:,} tokens"),)
     tokens = parse_tokens(context)
     if trained and tokens > trained:
-        return tokens, (Note("warning", f"trained for {trained:,} tokens: beyond that, quality falls unless its rope scaling is set"),)
+        return tokens, (Note("warning", f"trained for {trained:,} tokens: beyond, quality needs rope scaling"),)
     return tokens, ()
 
 
@@ -103,8 +103,8 @@ def _prompt_note(work: Work) -> tuple[Note, ...]:
     total = work.prompt + (work.output if work.prompt != work.context else 0)
     if total <= work.context:
         return ()
-    text = f"prompt and answer are {total:,} tokens, more than the context: the engine refuses or cuts them; give --ctx {-(-total // 1024)}k"
-    return (Note("warning", text),)
+    enough = f"{-(-total // 1024)}k"
+    return (Note("warning", f"prompt and answer are {total:,} tokens, more than the context: give --ctx {enough}"),)
 
 
 def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> tuple[Format, tuple[Note, ...]]:
@@ -116,7 +116,7 @@ def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> t
     if bits is None or (width(own) == bits and (model.is_gguf or own.family == "scheme")):
         return _own_format(own, engine)
     chosen = format_for_bits(bits, engine)
-    return chosen, (Note("info", f"{bits} bits on {engine}: {chosen.name}, its usual format"),)
+    return chosen, (Note("info", f"format not given: {chosen.name} (its usual {bits} bits)"),)
 
 
 def _tag_format(tag: str, own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:

@@ -143,3 +143,43 @@ def test_times_and_energy_are_on_the_screen(run) -> None:
     out = run("llama3-8b", "--bits", "4", "--gpu", "RTX 4090", "--prompt", "2000", "--output", "500", "--width", "200").out
     assert re.search(r"^answer +of 500 tokens complete after [\d.]+ s, [\d.]+ ms a token on average$", out, re.MULTILINE)
     assert re.search(r"^energy +at most [\d.]+ J a token, the GPUs' power limits drawn throughout$", out, re.MULTILINE)
+
+
+def test_help_is_a_command_too(run) -> None:
+    assert run("help").out == run("--help").out
+    assert run("help", "table").out == run("table", "--help").out
+
+
+@pytest.mark.parametrize("command", [("llama3-8b",), ("table", "llama3-8b"), ("models",), ("report", "llama3-8b", "-o", "no.html")])
+def test_a_second_machine_is_not_dropped_silently(run, command: tuple[str, ...]) -> None:
+    result = run(*command, "--gpu", "RTX 3090", "--gpu=RTX 3060")
+    assert result.code == 2 and result.out == "" and "RTX 3090 + RTX 3060" in result.err
+
+
+def test_max_ctx_plans_the_longest_that_fits(run) -> None:
+    longest = json.loads(run("qwen3-8b", "--bits", "4", "--gpu", "8GB", "--max-ctx", "--json").out)
+    assert longest["fit"]["verdict"] != "does_not_fit" and longest["request"]["context"] == longest["fit"]["max_context"] == 22784
+    trained = json.loads(run("llama3-8b", "--bits", "4", "--gpu", "8GB", "--max-ctx", "--json").out)
+    assert trained["request"]["context"] == 8192 < trained["fit"]["max_context"]
+    assert run("llama3-8b", "--max-ctx", "--ctx", "4k").code == 2
+    assert json.loads(run("llama3-70b", "--bits", "4", "--gpu", "8GB", "--max-ctx", "--json").out)["fit"]["verdict"] == "does_not_fit"
+
+
+def test_a_picture_of_another_kind_is_refused_before_anything_is_said(run) -> None:
+    result = run("llama3-8b", "--save", "plan.gif")
+    assert result.code == 2 and result.out == "" and ".svg" in result.err
+
+
+def test_a_prompt_longer_than_the_context_is_said(run) -> None:
+    result = run("llama3-8b", "--bits", "4", "--prompt", "30000", "--output", "500", "--gpu", "24GB")
+    assert "give --ctx 30k" in " ".join(result.out.split())
+
+
+def test_a_cache_type_of_another_engine_names_it(run) -> None:
+    assert "--engine ollama or llama.cpp" in run("qwen3-8b", "--kv", "q8_0").err
+
+
+def test_what_does_not_fit_says_first_what_would(run) -> None:
+    result = run("qwen3-30b-a3b", "--ctx", "16k", "--bits", "4", "--engine", "llama.cpp", "--gpu", "RTX 3060 12GB")
+    assert result.out.index("What would fit:") < result.out.index("\nweights") and "if it fitted: " in result.out
+    assert "llama-server" not in result.out.partition("--offload experts")[2].partition("note")[0] and "Start" not in result.out

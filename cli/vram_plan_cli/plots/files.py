@@ -19,10 +19,15 @@ __all__ = ["save_chart", "write_file"]
 
 def save_chart(chart: Chart, path: str) -> None:
     """Write the chart as its file's name says. Raises UsageError for another ending or a place that cannot be written."""
+    write_file(path, chart_svg(chart).encode() if picture_kind(path) == ".svg" else _png(chart))
+
+
+def picture_kind(path: str) -> str:
+    """`.svg` or `.png`. Raises UsageError for another ending."""
     kind = Path(path).suffix.lower()
     if kind not in (".svg", ".png"):
         raise UsageError(f"{path[:80]!r} is neither .svg nor .png", "name the file with one of them, for example plan.svg")
-    write_file(path, chart_svg(chart).encode() if kind == ".svg" else _png(chart))
+    return kind
 
 
 def write_file(path: str, content: bytes) -> None:

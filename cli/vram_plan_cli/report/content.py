@@ -13,8 +13,9 @@ from ..plots.chart import Bar, Bars, Chart
 from ..plots.files import write_file
 from ..plots.plan import context_chart, time_bars
 from ..plots.svg import bars_svg, chart_svg
-from ..screens.compare import start_lines, value_text
+from ..screens.compare import value_text
 from ..screens.plan import ENGINE_NAMES, GROUPS, device_name, label_of, note_lines, plan_title, speed_lines, verdict_sentence
+from ..screens.start import start_lines, starts
 from ..screens.table import SIGNS, tokens
 from .page import GENERATOR, Cell, Html, el, page, table
 
@@ -228,6 +229,8 @@ def _value_class(line: Line, i: int) -> str:
 
 
 def _start(plan: Plan) -> Html | None:
+    if not starts(plan):
+        return None
     parts: list[Html] = []
     for command, line in zip(plan.launch, start_lines(plan), strict=True):
         parts += [el("pre", el("code", line)), *([el("p", command.note)] if command.note else [])]

@@ -10,14 +10,14 @@ from rich.text import Text
 from vram_plan import format_gib
 
 from .grids import as_csv, as_json, as_markdown
-from .plan import ENGINE_NAMES, VERDICT_STYLE, console, show
+from .plan import ENGINE_NAMES, VERDICT_STYLE, console, put, show
+from .start import copyable, starts
 from .table import SIGNS
 
 if TYPE_CHECKING:
     from vram_plan.questions.compare import Comparison, Line
-    from vram_plan.results import Plan
 
-__all__ = ["print_comparison", "start_lines", "value_text"]
+__all__ = ["print_comparison", "value_text"]
 
 _VERDICT_WORDS: Final = {"fits": "fits", "tight": "just fits", "does_not_fit": "does not fit", "unknown": "no GPU"}
 
@@ -99,16 +99,8 @@ def _cell(line: Line, i: int) -> Text:
 
 
 def _print_starts(answer: Comparison, out: Console) -> None:
-    grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
-    grid.add_column(no_wrap=True)
-    grid.add_column(overflow="fold")
-    rows = [(_label(subject.label), text) for subject in answer.subjects for text in start_lines(subject.plan)[:1]]
-    for label, text in rows:
-        grid.add_row(label, text)
-    if rows:
-        show(out, "", Text("start", style="bold"), grid)
-
-
-def start_lines(plan: Plan) -> list[str]:
-    """The commands that realise a plan, with what must be in their environment."""
-    return ["".join(f"{key}={value} " for key, value in command.env.items()) + command.command for command in plan.launch]
+    """The commands of those that start, each under its name."""
+    for subject in answer.subjects:
+        if subject.plan.launch and starts(subject.plan):
+            show(out, "", f"Start {_label(subject.label)} with:")
+            put(out, (f"  {line}" for line in copyable(subject.plan, out.width)))

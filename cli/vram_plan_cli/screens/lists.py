@@ -58,6 +58,8 @@ def print_gpus(query: str, look: Look) -> None:
     rows = [_gpu_row(spec) for spec in vp.list_gpus(query)]
     columns = {"name": "name", "memory": "GiB", "bandwidth": "GB/s", "compute_capability": "sm", "release_year": "year"}
     _print(rows, columns, look, "gpu", query)
+    if not (look.json or look.quiet):
+        show(console(look.width), "", "GB/s: memory bandwidth, which decides how fast a model writes; sm: CUDA compute capability")
 
 
 def _gpu_row(spec: vp.GpuSpec) -> dict[str, Any]:

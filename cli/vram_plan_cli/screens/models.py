@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,7 @@ __all__ = ["print_models_fit"]
 
 _GIB: Final = 1 << 30
 _HEADER: Final = ("model", "size", "active", "format", "GiB", "tokens/s", "longest")
+_FIRST_TO_GO: Final = ("active", "longest", "size", "format", "tokens/s")
 #: Lines of a terminal that nobody scrolls back through.
 SHOWN: Final = 40
 
@@ -65,15 +67,27 @@ def _print_screen(answer: ModelsFit, top: int | None, width: int | None, quiet: 
         show(out, Text(f"{answer.machine.name} · {answer.context:,} tokens{many} · {engine}", style="bold"), "")
     shown = answer.models if top or not out.is_terminal else answer.models[:SHOWN]
     grid = Grid(box=None, header_style="bold", padding=(0, 2, 0, 0), pad_edge=False)
-    columns = [i for i, title in enumerate(_HEADER) if out.width >= 70 or title not in ("active", "longest")]
+    rows = [_row(fit) for fit in shown]
+    gap, columns = _columns(rows, out.width)
+    grid.padding = (0, gap, 0, 0)
     for i in columns:
-        grid.add_column(_HEADER[i], justify="left" if i in (0, 3) else "right", no_wrap=i > 0, overflow="fold")
-    for fit in shown:
-        row = _row(fit)
+        grid.add_column(_HEADER[i], justify="left" if i in (0, 3) else "right", no_wrap=True)
+    for fit, row in zip(shown, rows, strict=True):
         grid.add_row(*(Text(row[i], style=VERDICT_STYLE[fit.verdict].removeprefix("bold ") if i == 4 else "") for i in columns))
     show(out, grid)
     if not quiet:
         show(out, "", *_foot(answer, len(shown)))
+
+
+def _columns(rows: Sequence[Sequence[str]], width: int) -> tuple[int, list[int]]:
+    """The columns there is room for, and the blanks between: a name is never broken."""
+    wide = [max(len(row[i]) for row in (_HEADER, *rows)) for i in range(len(_HEADER))]
+    for dropped in range(len(_FIRST_TO_GO) + 1):
+        columns = [i for i, title in enumerate(_HEADER) if title not in _FIRST_TO_GO[:dropped]]
+        for gap in (2, 1):
+            if sum(wide[i] + gap for i in columns) - gap <= width:
+                return gap, columns
+    return 1, columns
 
 
 def _foot(answer: ModelsFit, shown: int) -> list[str]:

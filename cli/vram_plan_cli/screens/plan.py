@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import sys
+import textwrap
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.text import Text
 from vram_plan import format_count, format_gib
 
 from ..language import say
+from .start import copyable, starts
 
 if TYPE_CHECKING:
     from vram_plan import Model, Plan, Term
@@ -20,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "label_of", "note_lines", "plan_title", "print_explanation",
-    "print_plan", "print_verdict", "seconds", "show", "speed_lines", "verdict_sentence",
+    "print_plan", "print_verdict", "put", "seconds", "show", "speed_lines", "verdict_sentence",
 ]  # fmt: skip
 
 GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
@@ -57,13 +60,25 @@ def show(out: Console, *parts: Table | Text | str, style: str = "") -> None:
     out.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
 
+def put(out: Console, lines: Iterable[str]) -> None:
+    """Lines as they are: neither wrapped nor translated, so that what is copied is what was meant."""
+    for line in lines:
+        out.print(Text(line), soft_wrap=True)
+
+
 def print_explanation(model: Model, plan: Plan, out: Console | None = None) -> None:
-    """`--explain`: the plan's arithmetic, section by section."""
+    """`--explain`: the plan's arithmetic, section by section; what continues a line stands further in than its start."""
     import vram_plan as vp
 
     out = out or console()
     for section in vp.explain(model, plan):
-        show(out, "", Text(section.title, style="bold"), *(f"  {line}" for line in section.lines))
+        show(out, "", Text(section.title, style="bold"))
+        for line in section.lines:
+            put(out, _hanging(say(line), out.width, "  "))
+
+
+def _hanging(text: str, width: int, indent: str) -> list[str]:
+    return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent[2:]}      ", break_on_hyphens=False)
 
 
 def print_verdict(plan: Plan, out: Console) -> None:
@@ -75,6 +90,8 @@ def print_plan(plan: Plan, out: Console | None = None) -> None:
     out = out or console()
     show(out, Text(plan_title(plan), style="bold"))
     show(out, "", Text(verdict_sentence(plan), style=VERDICT_STYLE[plan.fit.verdict]), "")
+    if plan.fit.verdict == "does_not_fit" and plan.fit.suggestions:
+        show(out, "What would fit:", *_changes(plan, out.width), "")
     shown = _shown_device(plan)
     if out.is_terminal and shown.usable:
         show(out, *(_bar(device, min(out.width, 80)) for device in plan.devices[:8]), _legend(shown), "")
@@ -226,7 +243,7 @@ def _add_row(table: Table, *cells: str) -> None:
 
 
 def _print_advice(plan: Plan, out: Console) -> None:
-    """What the model is, what was assumed, what limits it, how to start it, what to change."""
+    """What the model is, what was assumed, what limits it, what to change, how to start it."""
     p = plan.model.parameters
     active = f", {format_count(p.active)} active a token" if p.experts else ""
     lines = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -238,31 +255,31 @@ def _print_advice(plan: Plan, out: Console) -> None:
         lines.add_row(label, text)
     for label, text in note_lines(plan):
         lines.add_row(Text(say(label), style="yellow" if label == "warning" else ""), text)
-    for command in plan.launch:
-        lines.add_row("start", "".join(f"{key}={value} " for key, value in command.env.items()) + command.command)
-        if command.note:
-            lines.add_row("", command.note)
     show(out, "", lines)
-    if plan.fit.suggestions and plan.fit.verdict != "unknown":
-        show(out, "", "What would fit:" if plan.fit.verdict == "does_not_fit" else "What would leave more room:", _changes(plan, out.width))
+    if plan.fit.suggestions and plan.fit.verdict == "tight":
+        show(out, "", "What would leave more room:", *_changes(plan, out.width))
+    if plan.launch and starts(plan):
+        show(out, "", "Starts all the same:" if plan.fit.verdict == "does_not_fit" else "Start it with:")
+        put(out, (f"  {line}" for line in copyable(plan, out.width)))
 
 
 def speed_lines(plan: Plan) -> list[tuple[str, str]]:
-    """How fast, as ranges, and what binds it."""
+    """How fast, as ranges, and what binds it; of a plan that does not fit, how fast it would be if it did."""
     speed = plan.speed
     if speed is None:
         return []
+    unless = "if it fitted: " if plan.fit.verdict == "does_not_fit" else ""
     together = " for all sequences together" if plan.request.sequences > 1 else ""
     decode, prefill = speed.decode, speed.prefill
     quickest, slowest = (f"{_short_number(plan.request.prompt / rate)}" for rate in (prefill.high, prefill.low))
     rows = [
-        ("speed", f"{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
-        ("first token", f"after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
+        ("speed", f"{unless}{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
+        ("first token", f"{unless}after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
     ]
     if speed.total_s is not None:
         each = f"{seconds(speed.tpot_s)} a token on average"
         rows.append(("answer", f"of {plan.request.output:,} tokens complete after {seconds(speed.total_s)}, {each}"))
-    if speed.joules_per_token_at_most:
+    if speed.joules_per_token_at_most and not unless:
         joules = _short_number(speed.joules_per_token_at_most)
         rows.append(("energy", f"at most {joules} J a token, the GPUs' power limits drawn throughout"))
     return rows + [(label, text) for label, text in (_measured(speed.basis),) if text]
@@ -288,7 +305,7 @@ def _limit(plan: Plan) -> str:
     text = ", ".join(f"{name} {100 * size / max(plan.memory.total, 1):.0f} %" for name, size in largest)
     most = plan.fit.max_sequences
     if most and plan.fit.verdict != "does_not_fit":
-        text += f"; room for {most:,} sequence{'s' if most > 1 else ''} of this length at once"
+        text += f"; room for {most:,} sequences of this length at once" if most > 1 else "; room for 1 sequence of this length"
     return text
 
 
@@ -301,12 +318,14 @@ def note_lines(plan: Plan) -> list[tuple[str, str]]:
     return rows + [("note" if note.level == "info" else "warning", note.text) for note in notes]
 
 
-def _changes(plan: Plan, width: int) -> Table:
-    """Each change with what it makes of the plan; options stay on one line where that leaves room for the rest."""
-    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+def _changes(plan: Plan, width: int) -> list[Table | str]:
+    """Each change with what it makes of the plan; where both have no room beside each other, below it."""
     rows = [text.partition(": ") for text in plan.fit.suggestions]
-    table.add_column(no_wrap=max(len(option) for option, _, _ in rows) <= width - 30)
+    if max(len(option) for option, _, _ in rows) > width - 30:
+        return [line for option, _, effect in rows for line in (f"  {option}", *_hanging(say(effect), width, "      "))]
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
+    table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
     for option, _, effect in rows:
         table.add_row(f"  {option}", effect)
-    return table
+    return [table]

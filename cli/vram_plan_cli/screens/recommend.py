@@ -9,9 +9,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 from vram_plan import format_gib
 
-from .compare import start_lines
 from .grids import as_csv, as_json, as_markdown
-from .plan import ENGINE_NAMES, VERDICT_STYLE, console, show
+from .plan import ENGINE_NAMES, VERDICT_STYLE, console, put, show
+from .start import copyable
 from .table import SIGNS
 
 if TYPE_CHECKING:
@@ -102,9 +102,10 @@ def _print_screen(answer: Recommendation, out: Console, quiet: bool) -> None:
         _print_miss(miss, out)
     if quiet:
         return
-    starts = start_lines(answer.options[0].plan) if answer.options else []
-    if starts:
-        show(out, "start the first with", *(f"  {line}" for line in starts), "")
+    if answer.options and answer.options[0].plan.launch:
+        show(out, "Start the first with:")
+        put(out, (f"  {line}" for line in copyable(answer.options[0].plan, out.width)))
+        show(out, "")
     notes = (f"{answer.tried:,} combinations of machine, engine, format and split looked at", *answer.notes)
     show(out, *(Text(note, style="dim") for note in notes))
 

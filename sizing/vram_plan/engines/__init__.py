@@ -43,7 +43,9 @@ def engine_cache_type(engine: str, text: str) -> str:
     """A KV cache type the engine has, by its canonical name. Raises UnknownNameError, listing the engine's."""
     name = cache_type(text)
     if name not in _KV_TYPES[engine]:
-        raise UnknownNameError(f"{engine} has no {name} KV cache", f"it has: {', '.join(_KV_TYPES[engine])}")
+        others = " or ".join(other for other, types in _KV_TYPES.items() if name in types)
+        having = f"; {name} is for --engine {others}" if others else ""
+        raise UnknownNameError(f"{engine} has no {name} KV cache", f"it has: {', '.join(_KV_TYPES[engine])}{having}")
     return name
 
 

@@ -349,8 +349,9 @@ def _traded(tried: _Try, first: _Try) -> tuple[str, ...]:
     traded = []
     if tried.price and first.price:
         traded.append(f"{tried.price} instead of {first.price}")
-    if tried.machine.total > first.machine.total:
-        traded.append(f"{tried.machine.total / 2**30:.0f} GiB of GPU memory instead of {first.machine.total / 2**30:.0f}")
+    here, there = (f"{machine.total / 2**30:.0f}" for machine in (tried.machine, first.machine))
+    if tried.machine.total > first.machine.total and here != there:
+        traded.append(f"{here} GiB of GPU memory instead of {there}")
     if tried.machine.gpus > first.machine.gpus:
         traded.append(f"{tried.machine.gpus} GPUs instead of {first.machine.gpus}")
     if tried.power_w and first.power_w and tried.power_w > 1.1 * first.power_w:
@@ -377,6 +378,6 @@ def _notes(options: Sequence[Option], targets: _Targets, usual: bool, best: Sequ
         notes.append("the speed of some machines is not known: they were not held to the speed asked for")
     if usual:
         notes.append(f"formats that lose more than {100 * QUALITY_STEPS[-1]:.0f} % are left out; name them with --quant")
-    if options and not any(option.price for option in options):
+    if options and len(best) > 1 and not any(option.price for option in options):
         notes.append("no prices given (--price 'RTX 3090=700'): the smallest machine stands first")
     return tuple(notes)
