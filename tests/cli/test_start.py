@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import shlex
+from dataclasses import replace
 
 import pytest
 import vram_plan as vp
@@ -42,7 +43,7 @@ def test_python_stays_python() -> None:
 def test_quoted_words_are_not_broken() -> None:
     plan = PLANS["llama.cpp"]
     command = LaunchCommand("llama.cpp", "llama-server -m '/a very long/path with blanks/model file.gguf' -c 1024")
-    (first, second, third) = copyable(plan.model_copy(update={"launch": (command,)}), 40)
+    (first, second, third) = copyable(replace(plan, launch=(command,)), 40)
     assert (first, second, third) == ("llama-server \\", "  -m '/a very long/path with blanks/model file.gguf' \\", "  -c 1024")
 
 
