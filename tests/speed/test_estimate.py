@@ -187,3 +187,23 @@ def test_sums_over_pcie_take_longer() -> None:
         assert speed is not None
         shares.append(int(speed.decode.why.partition(" % link")[0].rpartition(" ")[2]))
     assert shares[0] > 2 * shares[1]
+
+
+def test_gpus_an_engine_leaves_idle_do_not_count() -> None:
+    one, three = (vp.plan("llama3-8b", engine="ollama", bits=4, gpus=f"{n}x RTX 3090", context=8192).speed for n in (1, 3))
+    assert one and three and one == three
+    spread = vp.plan("llama3-8b", engine="ollama", bits=4, gpus="3x RTX 3090", context=8192, options={"spread": True}).speed
+    assert spread and spread.decode.tokens_per_s < one.decode.tokens_per_s
+    two, idle = (vp.plan("llama3-8b", engine="vllm", gpus=f"{n}x RTX 3090", context=8192, tensor_parallel=2).speed for n in (2, 3))
+    assert two and idle and two == idle
+
+
+def test_each_gpu_counts_by_its_layers() -> None:
+    def rate(split: str) -> float:
+        cards, options = "RTX 4090 + RTX 3060 12GB", {"tensor_split": split}
+        plan = vp.plan("llama3-8b", engine="llama.cpp", bits=4, context=8192, gpus=cards, options=options)
+        assert plan.speed
+        return plan.speed.decode.tokens_per_s
+
+    alone = vp.plan("llama3-8b", engine="llama.cpp", bits=4, context=8192, gpus="RTX 4090").speed
+    assert alone and rate("1,0") == alone.decode.tokens_per_s > rate("3,1") > rate("1,1") > rate("0,1")

@@ -43,7 +43,7 @@ def estimate(model: Model, work: Work, devices: tuple[Device, ...], allocation: 
     `ttft_s` likewise, a server's work on a request included. `tpot_s` and `total_s` average over the answer's tokens where
     `output` says how many. Rates in tokens per second, times in seconds. Constants: vram_plan_data/speed_constants.json.
     """
-    setting = setting_of(model, work, devices) if devices and model.architecture.kind == "decoder" else None
+    setting = _setting(model, work, devices, allocation) if model.architecture.kind == "decoder" else None
     if setting is None:
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
@@ -68,7 +68,7 @@ def step_of(
     model: Model, work: Work, devices: tuple[Device, ...], sequences: int, allocation: Allocation | None = None
 ) -> Step | None:
     """One token of `sequences` sequences at the planned context. None where a device's rates are not known."""
-    setting = setting_of(model, work, devices) if devices else None
+    setting = _setting(model, work, devices, allocation)
     if setting is None:
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
@@ -77,7 +77,7 @@ def step_of(
 
 def answer_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:
     """The mean token of the answer where `output` says how long it is, else one at the planned context. None as for `step_of`."""
-    setting = setting_of(model, work, devices) if devices and model.architecture.kind == "decoder" else None
+    setting = _setting(model, work, devices, allocation) if model.architecture.kind == "decoder" else None
     if setting is None:
         return None
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
@@ -86,9 +86,18 @@ def answer_step(model: Model, work: Work, devices: tuple[Device, ...], allocatio
 
 def prompt_step(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None = None) -> Step | None:
     """The planned prompt, alone on an idle machine. None as for `step_of`."""
-    setting = setting_of(model, work, devices) if devices else None
+    setting = _setting(model, work, devices, allocation)
     host = _host(model, work, allocation) if allocation and allocation.host else Host()
     return _prompt(setting, max(work.prompt, 1), host) if setting else None
+
+
+def _setting(model: Model, work: Work, devices: tuple[Device, ...], allocation: Allocation | None) -> Setting | None:
+    """The setting on the devices the engine uses: it puts nothing on the others. None without a device or its rates."""
+    layers: tuple[int, ...] = ()
+    if allocation:
+        devices = tuple(device for device, terms in zip(devices, allocation.devices, strict=False) if terms) or devices
+        layers = tuple(allocation.figures.get("layers_per_device", ()))
+    return setting_of(model, work, devices, layers) if devices else None
 
 
 def _decode(setting: Setting, sequences: int, history: float, host: Host, prompts: float = 0.0, prompt: int = 0) -> Step:

@@ -66,15 +66,15 @@ _FOUND: Final[dict[_Key, tuple[Model, tuple[Device, ...], Setting | None]]] = {}
 _MOST_FOUND: Final = 1024
 
 
-def setting_of(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
-    """The setting; None where a device's rates are not known."""
-    asked = (work.tensor_parallel, work.pipeline_parallel)
+def setting_of(model: Model, work: Work, devices: tuple[Device, ...], layers: tuple[int, ...] = ()) -> Setting | None:
+    """The setting; None where a device's rates are not known. `layers` of each device, where they are shared out one by one."""
+    asked = (work.tensor_parallel, work.pipeline_parallel, layers)
     key = (id(model), work.engine, work.format.name, work.kv_k, work.kv_v, *asked, work.options, *map(id, devices))
     found = _FOUND.get(key)
     if found is None:
         if len(_FOUND) >= _MOST_FOUND:
             _FOUND.clear()
-        found = _FOUND[key] = (model, devices, _with_measured(_setting(model, work, devices), work, devices))
+        found = _FOUND[key] = (model, devices, _with_measured(_setting(model, work, devices, layers), work, devices))
     return found[2]
 
 
@@ -87,7 +87,7 @@ def _with_measured(setting: Setting | None, work: Work, devices: tuple[Device, .
     return replace(setting, measured=measured, basis=measured.basis) if setting and measured else setting
 
 
-def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting | None:
+def _setting(model: Model, work: Work, devices: tuple[Device, ...], layers: tuple[int, ...]) -> Setting | None:
     named = str(work.option("backend") or "").lower()
     backend = named if named in table()["llama.cpp"] else backend_of(devices[0].vendor)
     known = [rates_of(device, backend) or (None if work.engine in LLAMA else rates_measured(device)) for device in devices]
@@ -97,7 +97,7 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     reads = reads_of(model, work.format)
     elements = (float(CACHE_TYPES[work.kv_k]), float(CACHE_TYPES[work.kv_v]))
     if work.engine in LLAMA:
-        gpus = _split(reads, work, backend, rates, devices)
+        gpus = _split(reads, work, backend, rates, devices, layers)
         evidence = min((gpu.decode.evidence for gpu in gpus), key=lambda one: (one.own_architecture, one.rows))
         return Setting(reads, elements, _ubatch(work), evidence, _basis(evidence), _watts(devices), gpus)
     slowest = min(rates, key=lambda one: one.bandwidth)
@@ -119,19 +119,23 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...]) -> Setting |
     )  # fmt: skip
 
 
-def _split(reads: Reads, work: Work, backend: str, rates: list[Rates], devices: tuple[Device, ...]) -> tuple[Gpu, ...]:
-    """Each GPU's share of the layers is by its memory, as llama.cpp splits."""
+def _split(
+    reads: Reads, work: Work, backend: str, rates: list[Rates], devices: tuple[Device, ...], layers: tuple[int, ...]
+) -> tuple[Gpu, ...]:
+    """Each GPU's share of the layers: as they were counted, else by its memory, as llama.cpp splits."""
     flash, age = flag(work.option("flash_attn"), True), age_of(work.option("build", ""))
     moe, family = bool(reads.experts), reads.weight_family
-    total = sum(device.usable for device in devices)
+    parts = layers if len(layers) == len(devices) and any(layers) else tuple(device.usable for device in devices)
+    total = sum(parts)
     return tuple(
         Gpu(
-            device.usable / total if total else 1 / len(devices),
+            part / total if total else 1 / len(devices),
             one,
             decode_constants(backend, one.architecture, family, moe, flash, age),
             prefill_constants(backend, one.architecture, family, moe, flash, age),
         )
-        for device, one in zip(devices, rates, strict=True)
+        for part, one in zip(parts, rates, strict=True)
+        if part or not total
     )
 
 
