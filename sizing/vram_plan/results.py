@@ -6,12 +6,13 @@ Sizes are bytes, rates SI floats, times seconds. None means not known or not app
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Literal
 
 from .models.architecture import Basis
 from .models.model import Parameters
+from .values import dataclass
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

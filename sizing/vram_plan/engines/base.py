@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Protocol
 
 from ..formats import Format
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand, Term
+from ..values import dataclass
 
 __all__ = ["Allocation", "Engine", "LaunchCommand", "Work"]
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ..formats import Format, apply_format
 from ..formats.storage import storage_bytes
 from ..models.architecture import Basis, Tensor
 from ..models.model import Model
+from ..values import dataclass
 
 __all__ = ["Weights", "weights_of"]
 

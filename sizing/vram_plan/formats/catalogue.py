@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Final, Literal
@@ -14,6 +14,7 @@ from vram_plan_data import ROOT
 
 from ..errors import UnknownNameError, UsageError
 from ..models.architecture import Architecture, Tensor
+from ..values import dataclass
 from .gguf_inventory import as_gguf, gguf_facts
 from .mixes import GgufFacts, mix_bits, mix_types
 from .scheme import Scheme, apply_scheme

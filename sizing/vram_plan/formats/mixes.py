@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -17,6 +16,7 @@ from vram_plan_data import ROOT
 
 from ..errors import FormatError
 from ..models.architecture import Tensor
+from ..values import dataclass
 from .storage import block_elements
 
 __all__ = ["GgufFacts", "is_mix", "mix_bits", "mix_names", "mix_types", "quantisable"]

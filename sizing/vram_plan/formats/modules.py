@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
 from fnmatch import translate
 from functools import cached_property, lru_cache
 from typing import Final
 
 from ..models.architecture import Tensor
+from ..values import dataclass
 
 __all__ = ["NO_MODULES", "ModuleList", "module_names"]
 

@@ -7,11 +7,11 @@ draft projections and towers stay as they were, and so does every module the con
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ..models.architecture import Tensor
+from ..values import dataclass
 from .mixes import quantisable
 from .modules import NO_MODULES, ModuleList, module_names
 

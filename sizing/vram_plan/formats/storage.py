@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import math
 import re
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import lru_cache
 from typing import Final
@@ -13,6 +12,7 @@ from typing import Final
 from vram_plan_data import ROOT
 
 from ..errors import FormatError
+from ..values import dataclass
 
 __all__ = ["block_elements", "is_scheme_key", "is_stored_format", "storage_bits_per_weight", "storage_bytes", "storage_names"]
 

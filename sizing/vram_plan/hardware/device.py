@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
+
+from ..values import dataclass
 
 if TYPE_CHECKING:
     from ..models.architecture import Basis  # only its name: hardware is loaded without the models

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from typing import Literal
+
+from ..values import dataclass
 
 __all__ = ["Architecture", "Basis", "CacheKind", "CacheLayer", "Part", "Tensor"]
 

@@ -7,12 +7,12 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
 from typing import Any, Final
 
 from ..errors import AmbiguousModelError, ClosedModelError, ModelNotFoundError
+from ..values import dataclass
 from .dialects import read_architecture
 
 __all__ = ["CatalogRow", "find_model", "known_id", "list_models", "row_config", "short_name"]

@@ -5,8 +5,9 @@ Source: llama.cpp 0c1e57098, src/llama-arch.cpp, src/llama-model.cpp, src/models
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Literal
+
+from ..values import dataclass
 
 __all__ = ["DIFFUSION", "ENCODERS", "KNOWN", "WINDOWS", "WindowRule"]
 

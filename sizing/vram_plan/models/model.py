@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import cached_property
 
 from ..formats.cache_types import cache_element_bytes
+from ..values import dataclass
 from .architecture import Architecture, Basis, CacheLayer, Tensor
 
 __all__ = ["Model", "Parameters"]

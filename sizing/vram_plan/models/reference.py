@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Literal
 
 from ..errors import ModelNotFoundError, UsageError
+from ..values import dataclass
 
 __all__ = ["Reference", "parse_reference"]
 

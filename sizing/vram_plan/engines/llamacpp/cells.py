@@ -7,7 +7,7 @@ llama-kv-cache.cpp, llama-hparams.cpp (`n_embd_r`, `n_embd_s`).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -15,6 +15,7 @@ from ...formats.cache_types import CACHE_TYPES
 from ...models.architecture import Architecture, CacheLayer
 from ...models.gguf_families import WINDOWS
 from ...models.model import Model
+from ...values import dataclass
 from .tape import padded
 
 __all__ = ["CELLS", "Context", "KvGroup", "cache_layers", "kv_groups", "state_elements", "state_widths"]

@@ -6,7 +6,7 @@ Verified against llama.cpp 0c1e57098 (2026-10); differences of older builds are 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -14,7 +14,7 @@ from ...hardware.device import Device
 from ...models.model import Model
 from ...results import Term
 from ...units import format_gib
-from ...values import Same
+from ...values import Same, dataclass
 from ..base import Allocation, Work
 from ..measured import measured_runtime
 from .cells import Context, KvGroup, cache_layers, kv_groups, state_elements

@@ -7,12 +7,13 @@ where the order of operations differs by family, the families are listed here. S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Final
 
 from ...models.architecture import Architecture, CacheLayer
+from ...values import dataclass
 from . import families
 from .cells import cache_layers
 

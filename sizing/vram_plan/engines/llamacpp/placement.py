@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections import defaultdict
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import Final
 
@@ -18,6 +17,7 @@ from ...formats import Format
 from ...formats.storage import storage_bytes
 from ...models.architecture import Basis, Tensor
 from ...models.model import Model
+from ...values import dataclass
 from ..weights import weights_of
 from .tape import padded
 

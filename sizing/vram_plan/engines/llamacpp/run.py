@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ...models.model import Model
 from ...units import format_gib
+from ...values import dataclass
 from ..base import Work
 from .cells import CELLS, Context, cache_layers, state_widths
 from .placement import HOST, FileWeights, Placement, visiting_weights

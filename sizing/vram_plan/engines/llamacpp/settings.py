@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -15,6 +14,7 @@ from ...errors import UsageError
 from ...hardware.device import MIB, Device
 from ...models.architecture import Basis
 from ...models.model import Model
+from ...values import dataclass
 from ..base import Work
 from ..options import choice, flag, whole
 from .draft import draft_model

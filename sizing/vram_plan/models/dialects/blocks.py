@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Literal
 
 from ...errors import FormatError
+from ...values import dataclass
 from ..architecture import Architecture, Basis, CacheLayer, Part, Tensor
 from .config import MAX_LAYERS, Config
 

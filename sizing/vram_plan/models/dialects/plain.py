@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Any, Literal
 
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, read_shape
 from .config import Config
