@@ -40,6 +40,15 @@ def test_ollama_to_the_last_digit() -> None:
     assert abs(lines["compute", "host"].error or 0) < 0.001
 
 
+def test_a_compute_buffer_without_flash_attention_is_known_by_its_size() -> None:
+    """This Ollama says FlashAttention:Auto, and its buffer is that of scores written out: 32,768 × 512 × 28 heads in 32 bits."""
+    log = "ollama_0.20_qwen2.5-coder-7b_3060.log"
+    found = verified("qwen2.5-coder-7b", log)
+    assert not found.within(0.05) and any("without flash attention (1.84 GiB)" in note for note in found.notes)
+    told = verified("qwen2.5-coder-7b", log, options={"flash_attn": False})
+    assert told.within(0.05) and not any("without flash attention" in note for note in told.notes)
+
+
 def test_an_unlike_mix_is_told_apart() -> None:
     """A maker's own Q4_K_XL: the cache, state and graph agree, the weights do not, and the reason says why."""
     found = verified("qwen3.6-27b", "llamacpp_2026-05_qwen3.6-27b-mtp_5090.log")
