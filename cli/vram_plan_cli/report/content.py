@@ -84,8 +84,13 @@ def _head(plan: Plan) -> Html:
         "header",
         el("h1", plan_title(plan)),
         el("p", verdict_sentence(plan), class_=f"verdict {plan.fit.verdict}"),
+        *([_changes(plan, "What would fit")] if plan.fit.verdict == "does_not_fit" and plan.fit.suggestions else []),
         el("p", facts, class_="quiet"),
     )
+
+
+def _changes(plan: Plan, title: str) -> Html:
+    return Html(el("h3", title) + el("ul", *(el("li", text) for text in plan.fit.suggestions)))
 
 
 def _section(title: str, *children: Html) -> Html:
@@ -242,9 +247,8 @@ def _notes(plan: Plan) -> Html | None:
     labels = {"warning": el("strong", "Warning: ", class_="tight"), "assumed": Html("Assumed: ")}
     items = [el("li", labels.get(label, ""), text) for label, text in note_lines(plan)]
     parts = [el("ul", *items)] if items else []
-    if plan.fit.suggestions and plan.fit.verdict != "unknown":
-        title = "What would fit" if plan.fit.verdict == "does_not_fit" else "What would leave more room"
-        parts += [el("h3", title), el("ul", *(el("li", text) for text in plan.fit.suggestions))]
+    if plan.fit.suggestions and plan.fit.verdict == "tight":
+        parts.append(_changes(plan, "What would leave more room"))
     return _section("What to know", *parts) if parts else None
 
 

@@ -99,6 +99,7 @@ def _style() -> str:
         "details{margin:.5rem 0;border-bottom:1px solid var(--rule)}summary{cursor:pointer;padding:.35rem 0;font-weight:600}"
         "summary:focus-visible{outline:3px solid var(--p0);outline-offset:2px}"
         "footer{margin-top:3rem;font-size:.85rem}"
+        "@media (min-width:601px){tbody th{white-space:nowrap}}"
         "@media (max-width:600px){.wide{display:none}.wide-only{display:none}.narrow-only{display:block}"
         "th,td{padding-right:.4rem}table{font-size:.82rem}}"
         "@media (max-width:380px){.number{white-space:normal}}"
