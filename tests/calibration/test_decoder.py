@@ -216,3 +216,25 @@ def test_an_architecture_survives_the_way_to_the_measuring_process() -> None:
 
     architecture = ladder_shape(1024, 4, 8192, mixture=True)
     assert from_wire(json.loads(json.dumps(to_wire(architecture)))) == architecture
+
+
+@pytest.mark.parametrize("mixture", [False, True])
+def test_a_step_asks_the_device_for_no_value_and_keeps_its_places(mixture: bool) -> None:
+    """What a recorded graph needs: no operation that waits for a number, and the same token and cache buffers step after step."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    seen: set[str] = set()
+
+    class Log(TorchDispatchMode):
+        def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            seen.add(func.overloadpacket.__name__)
+            return func(*args, **(kwargs or {}))
+
+    decoder = decoder_of(ladder_shape(256, 2, 512, mixture=mixture), dtype="bfloat16", grouped=True)
+    buffers = [decoder.tokens, *(cache for layer in decoder.layers for cache in (layer.k, layer.v))]
+    places = [buffer.data_ptr() for buffer in buffers]
+    with torch.inference_mode(), Log():
+        decoder.step(20)
+    assert "mm" in seen or "linear" in seen or "addmm" in seen
+    assert not seen & {"_local_scalar_dense", "item", "nonzero", "masked_select", "unique", "is_nonzero", "equal"}
+    assert [buffer.data_ptr() for buffer in buffers] == places and decoder.recordable

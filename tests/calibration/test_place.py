@@ -67,10 +67,10 @@ def test_a_product_that_asks_the_host_is_found_before_it_spoils_a_recording(monk
 
     made = {name: lambda *a, **k: None for name in ("zeros", "arange")}
     fake = SimpleNamespace(
-        **made, bfloat16=None, int32=None, _grouped_mm=synchronises, cuda=SimpleNamespace(set_sync_debug_mode=modes.append)
+        **made, int32=None, _grouped_mm=synchronises, cuda=SimpleNamespace(set_sync_debug_mode=modes.append)
     )
     monkeypatch.setattr(place, "load_torch", lambda: fake)
-    assert place._grouped_in_graphs(SimpleNamespace(type="cuda")) is False  # type: ignore[arg-type]
+    assert place._grouped_in_graphs(SimpleNamespace(type="cuda"), None) is False  # type: ignore[arg-type]
     assert modes == ["error", "default"]
 
 

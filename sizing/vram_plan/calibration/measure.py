@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Bench", "is_out_of_memory"]
 
+#: The driver is asked while the device has work for so long.
+_LOOK_S = 0.1
+_NO_MEMORY = ("out of memory", "can't allocate memory", "failed to allocate", "alloc_failed")
 #: Most rounds, where the steps are quick and the time allows.
 _MOST_ROUNDS = 9
 #: A later round this much slower than the first: heat or a neighbour.
@@ -45,7 +48,7 @@ class _Task:
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or Python ran out of memory, on whichever device."""
     words = str(error).lower()
-    return isinstance(error, MemoryError) or "out of memory" in words or "can't allocate memory" in words or "failed to allocate" in words
+    return isinstance(error, MemoryError) or any(told in words for told in _NO_MEMORY)
 
 
 class Bench:
@@ -208,7 +211,7 @@ class Bench:
                 for _ in range(1 if self.place.type == "cpu" else 3):
                     task.call()
                 task.rounds.append(self.clock.times(task.call, STEPS))
-            for _ in range(3 if self.place.type == "cuda" else 0):
+            for _ in range(min(int(_LOOK_S / longest.times[-1]) + 1, 1000) if self.place.type == "cuda" else 0):
                 longest.call()
             self.look()
             self.clock.finish()

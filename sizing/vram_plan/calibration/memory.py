@@ -73,6 +73,7 @@ class _Meter:
     def whole(self, used_before: int | None) -> int | None:
         """All this process holds on the device: as the driver lists it, else by how much the device's used bytes grew."""
         if self.place.type == "mps":
+            self.torch.mps.empty_cache()  # a prompt's buffers are kept, and nothing says how large they were
             return int(self.torch.mps.driver_allocated_memory())
         if self.place.type != "cuda":
             return None

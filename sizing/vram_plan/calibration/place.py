@@ -204,7 +204,7 @@ def look_at(place: device, wanted: str | None) -> Facts:
     return Facts(
         **identity, dtype=name, stream_bytes_per_s=rates, matmul_flops=_matmul_rate(clock, name), fill_bytes_per_s=fill_rate,
         torch=str(torch.__version__), python=platform.python_version(), os=f"{platform.system()} {platform.release()}"[:60],
-        threads=threads, graphs=place.type == "cuda", grouped=place.type == "cuda" and _grouped_in_graphs(place),
+        threads=threads, graphs=place.type == "cuda", grouped=place.type == "cuda" and _grouped_in_graphs(place, dtype_named(name)),
         kernels=tuple(kind for kind in ("int8", "int4") if kind in rates), flags=tuple(flags),
     )  # fmt: skip
 
@@ -228,12 +228,12 @@ def _fast_bf16(clock: Clock) -> bool:
     return _matmul_rate(clock, "bf16") >= 0.8 * _matmul_rate(clock, "f32")
 
 
-def _grouped_in_graphs(place: device) -> bool:
-    """Whether torch's grouped product can be recorded into a graph here (no step back to the host)."""
+def _grouped_in_graphs(place: device, dtype: dtype) -> bool:
+    """Whether torch's grouped product of this dtype can be recorded into a graph here (no step back to the host)."""
     torch = load_torch()
     try:
-        x = torch.zeros(8, 256, dtype=torch.bfloat16, device=place)
-        w, ends = torch.zeros(4, 256, 256, dtype=torch.bfloat16, device=place), torch.arange(2, 9, 2, dtype=torch.int32, device=place)
+        x, w = (torch.zeros(shape, dtype=dtype, device=place) for shape in ((8, 256), (4, 256, 256)))
+        ends = torch.arange(2, 9, 2, dtype=torch.int32, device=place)
         torch.cuda.set_sync_debug_mode("error")  # a recording that fails would spoil later ones: a step to the host is found before
         torch._grouped_mm(x, w, offs=ends)
         graph = torch.cuda.CUDAGraph()
