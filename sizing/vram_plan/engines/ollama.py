@@ -18,6 +18,7 @@ from vram_plan_data import ROOT
 from ..hardware.device import GIB, MIB, Device
 from ..models.model import Model
 from ..units import format_gib
+from ..values import Same
 from .base import Allocation, Work
 from .llamacpp import engine as llamacpp
 from .llamacpp.cells import kv_groups
@@ -64,7 +65,7 @@ _KEPT_FREE: Final = GIB
 def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
     """What the llama-server that Ollama starts takes. Pure; see `Engine.allocate`."""
     chosen = _chosen(model, work, devices)
-    used = tuple(devices[i] for i in chosen)
+    used = _those(devices, chosen)
     run = _run(model, work, used)
     found = allocation(run, used)
     terms = dict(zip(chosen, found.devices, strict=True)) if devices else dict(enumerate(found.devices))
@@ -77,7 +78,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
 def room(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """As llama.cpp's, with Ollama's settings on the GPUs it uses."""
     chosen = _chosen(model, work, devices)
-    used = tuple(devices[i] for i in chosen)
+    used = _those(devices, chosen)
     others = [min(d.available, d.usable) for i, d in enumerate(devices) if i not in chosen]
     least = min([room_of(_run(model, work, used), used), *others])
     return least if _refusal(model, work) is None else min(least, -1)
@@ -129,6 +130,22 @@ def _chosen(model: Model, work: Work, devices: tuple[Device, ...]) -> tuple[int,
             return (max(single, key=lambda i: (not devices[i].unified, devices[i].available, -i)),)
     groups = [tuple(i for i in everything if devices[i].vendor == vendor) for vendor in dict.fromkeys(d.vendor for d in devices)]
     return max(groups, key=lambda group: (any(not devices[i].unified for i in group), sum(devices[i].available for i in group)))
+
+
+def _those(devices: tuple[Device, ...], chosen: tuple[int, ...]) -> tuple[Device, ...]:
+    """The devices chosen; all of them as the very tuple given, which caches know it by."""
+    return devices if len(chosen) == len(devices) else _some(Same(devices), chosen)
+
+
+@lru_cache(maxsize=256)
+def _some(devices: Same, chosen: tuple[int, ...]) -> tuple[Device, ...]:
+    return tuple(devices.value[i] for i in chosen)
+
+
+@lru_cache(maxsize=256)
+def _less_kept_free(devices: Same) -> tuple[Device, ...]:
+    """The devices with what llama-server keeps free taken off."""
+    return tuple(replace(device, free=device.available - _KEPT_FREE) for device in devices.value)
 
 
 def _batch(model: Model, work: Work, used: tuple[Device, ...], flash: bool) -> int:
@@ -243,7 +260,7 @@ def completed(model: Model, work: Work, devices: tuple[Device, ...], found: Allo
     used, run = _settled(model, work, devices)
     if not devices or work.offload != "auto" or run.settings.gpu_layers is not None:
         return found
-    least = llamacpp.least_offload_of(run, tuple(replace(device, free=device.available - _KEPT_FREE) for device in used))
+    least = llamacpp.least_offload_of(run, _less_kept_free(Same(used)))
     if not least:
         return found
     what = f"the experts of {least} layers" if any(run.weights.experts) else f"{least} layers"
@@ -263,5 +280,5 @@ def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int 
 
 
 def _settled(model: Model, work: Work, devices: tuple[Device, ...]) -> tuple[tuple[Device, ...], Run]:
-    used = tuple(devices[i] for i in _chosen(model, work, devices))
+    used = _those(devices, _chosen(model, work, devices))
     return used, _run(model, work, used)

@@ -328,9 +328,11 @@ def _refusal(run: Run) -> str | None:
 
 def _odd_heads(model: Model, context: Context) -> str | None:
     """llama.cpp quantises a head's K and V by blocks of 32 and takes no part of one (`llama_init_from_model`)."""
-    for layer in cache_layers(model.architecture):
-        for name, kind, width in (("K", context.kv_k, layer.k_dim), ("V", context.kv_v, layer.v_dim)):
-            if layer.kv_heads and width % 32 and kind not in ("f32", "f16", "bf16"):
+    quantised = [(name, kind) for name, kind in (("K", context.kv_k), ("V", context.kv_v)) if kind not in ("f32", "f16", "bf16")]
+    for layer in cache_layers(model.architecture) if quantised else ():
+        for name, kind in quantised:
+            width = layer.k_dim if name == "K" else layer.v_dim
+            if layer.kv_heads and width % 32:
                 return f"llama.cpp keeps no {name} in {kind} for heads {width} wide, which blocks of 32 do not divide: take f16"
     return None
 
@@ -345,7 +347,9 @@ def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
     """`least_offload` of a run already settled: by halves, as each layer moved leaves more room."""
     if run.settings.gpu_layers is not None:
         return None
-    low, high = 0, len(run.weights.layers) + (0 if any(run.weights.experts) else 1)
+    if _fits(_moved(run, 0, devices), devices):
+        return 0
+    low, high = 1, len(run.weights.layers) + (0 if any(run.weights.experts) else 1)
     if not _fits(_moved(run, high, devices), devices):
         return None
     while low < high:
