@@ -79,6 +79,7 @@ def test_bitsandbytes_is_a_plug_in_of_newer_vllm() -> None:
     for launch in (new, old):
         assert value(launch.command, "--quantization") == value(launch.command, "--load-format") == "bitsandbytes"
     assert "vllm-bnb-plugin" in new.note and "plugin" not in old.note
+    assert "vllm-gguf-plugin" in vp.plan("llama3-8b", engine="vllm", gpus="H100", quant="Q4_K_M").launch[0].note
 
 
 def test_vllm_is_told_what_it_would_not_take_by_itself() -> None:

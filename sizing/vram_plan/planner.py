@@ -38,6 +38,8 @@ __all__ = ["engine_on", "max_context", "max_sequences", "named_machine", "plan"]
 
 #: Less than this share of the usable memory left over is called tight: a desktop or a second program takes as much.
 TIGHT_SHARE: Final = 0.04
+#: A range of prefill whose ends are this many times apart says little.
+WIDE: Final = 5
 #: Less than this held by others goes without a note: the driver's own share.
 NOTICEABLE: Final = 100 * MIB
 
@@ -138,7 +140,10 @@ def _speed(model: Model, work: Work, devices: tuple[Device, ...], found: Allocat
 
 
 def _speed_note(work: Work, devices: tuple[Device, ...], speed: SpeedEstimate | None) -> tuple[Note, ...]:
-    """Why a device that was calibrated has no speed all the same."""
+    """Why a device that was calibrated has no speed all the same, and what is hardly more than a guess."""
+    if speed is not None and speed.prefill.high > WIDE * speed.prefill.low:
+        text = "prompts were measured on too few GPUs of this kind to say more of the first token: vram-plan calibrate measures your own"
+        return (Note("info", text),)
     if speed is not None or not any(device.profile for device in devices):
         return ()
     from .speed.measured import why_no_speed

@@ -207,3 +207,10 @@ def test_each_gpu_counts_by_its_layers() -> None:
 
     alone = vp.plan("llama3-8b", engine="llama.cpp", bits=4, context=8192, gpus="RTX 4090").speed
     assert alone and rate("1,0") == alone.decode.tokens_per_s > rate("3,1") > rate("1,1") > rate("0,1")
+
+
+def test_a_range_that_says_little_is_called_that() -> None:
+    def told(gpus: str) -> bool:
+        return any("too few GPUs" in note.text for note in vp.plan("llama3-8b", engine="llama.cpp", bits=4, gpus=gpus).notes)
+
+    assert told("RX 7900 XTX") and not told("RTX 4090") and not told("M3 Max 64GB")

@@ -30,8 +30,7 @@ from .shared import (
 
 __all__ = ["commands"]
 
-#: Formats bitsandbytes makes: a plug-in's, since vLLM dropped them (pypi.org/project/vllm-bnb-plugin 0.0.2; not in 0.32.0's
-#: QUANTIZATION_METHODS).
+#: What bitsandbytes makes.
 _BITSANDBYTES: Final = ("NF4", "NF4DQ", "BNB8")
 
 
@@ -86,10 +85,17 @@ def _dtype(model: Model, work: Work) -> list[object]:
 
 def _note(model: Model, work: Work) -> str:
     version = work.option("version")
-    packed = work.format.stored_as in _BITSANDBYTES and version is None
     notes = (
         format_note("vllm", model, work),
         f"planned for vLLM {name(str(version))}" if version is not None else "",
-        "vLLM 0.32 has no bitsandbytes of its own: pip install vllm-bnb-plugin" if packed else "",
+        _plugin(work) if version is None else "",
     )
     return "; ".join(note for note in notes if note)
+
+
+def _plugin(work: Work) -> str:
+    """Formats that left vLLM for a plug-in: not in 0.32.0's QUANTIZATION_METHODS (pypi.org/project/vllm-bnb-plugin, vllm-gguf-plugin)."""
+    if work.format.family == "gguf":
+        return "vLLM 0.32 reads no GGUF of its own: pip install vllm-gguf-plugin"
+    packed = work.format.stored_as in _BITSANDBYTES
+    return "vLLM 0.32 has no bitsandbytes of its own: pip install vllm-bnb-plugin" if packed else ""
