@@ -6,6 +6,7 @@ Source: llama.cpp 0c1e57098, src/llama-graph.cpp (`build_attn`, `build_attn_mha`
 from __future__ import annotations
 
 from collections.abc import Mapping
+from math import prod
 
 from ...formats.cache_types import CACHE_TYPES
 from ...models.architecture import Architecture, CacheLayer
@@ -25,7 +26,7 @@ class Attention:
     ) -> None:
         self.a, self.context, self.tape = a, context, tape
         self.tokens, self.copies, self.visiting, self.host = context.tokens, copies, visiting or {}, host
-        self.away = 0
+        self.away, self.late = 0, False
         owners = cache_layers(a)
         self.windowed = any(layer.window for layer in owners)
         self.widest_v = max((layer.kv_heads * layer.v_dim for layer in owners if layer.kind != "cross"), default=0)
@@ -54,10 +55,22 @@ class Attention:
     def weight(self, role: str) -> tuple[int, ...]:
         """A weight that is copied in from host memory for the one node that reads it."""
         size = self.visiting.get(role) if self.away else None
-        return (self.tape.add(size),) if size else ()
+        if not size:
+            return ()
+        self.tape.split()
+        return (self.tape.copied(size),)
+
+    def vector(self, layer: Layer, node: int, *roles: str, experts: bool = False) -> None:
+        """A norm's weights or a bias applied to a node in place; in host memory it is copied in like a matrix."""
+        for role in roles if self.away > (0 if experts else 1) else ():
+            if role in layer.shapes:
+                self.tape.split()
+                self.tape.read(node, self.tape.copied(4 * prod(layer.shapes[role])))
 
     def given(self, size: int) -> int:
         """An input; of those of a pipeline's batches in flight, each copy stays."""
+        if self.late:
+            return self.tape.copied(size)
         nodes = [self.tape.add(size) for _ in range(self.copies)]
         for node in nodes if self.copies > 1 else ():
             self.tape.keep(node)
@@ -87,6 +100,9 @@ class Attention:
         """Copies into the cache."""
         if self.away > 1 or cache.window not in self.places:
             self.tape.read(*kept)
+            if self.away > 1:  # the CPU writes them
+                self.tape.split()
+                return
         for node, place in zip(kept, self.places.get(cache.window, ()), strict=False):
             self.tape.read(node, place, *self.positions)
 
@@ -95,9 +111,12 @@ class Attention:
         q_width = heads * cache.k_dim
         made, fused = layer.rows("attn_q", "attn_qkv") or q_width, "attn_qkv" in layer.shapes
         q = self.fp32(made, x, *self.weight("attn_q"), *self.weight("attn_qkv"))
+        self.vector(layer, q, "attn_q.bias", "attn_qkv.bias")
         k_turn, v_turn = self.turns_of(cache)
         gated, turned = not fused and made >= 2 * q_width, layer.turned or "attn_q_norm" in layer.shapes
         whole, q = q, (self.fp32(q_width, q) if turned or gated or (fused and k_turn) else q)
+        self.vector(layer, q, "attn_q_norm")
+        self.tape.read(q, *self.positions)
         q = self.rotated(q_width, q, cache.window, k_turn)
         if cache.kind != "shared":
             k, v = self.keys_and_values(layer, cache, whole if fused else x, turned)
@@ -112,7 +131,9 @@ class Attention:
         if gated or "attn_gate" in layer.shapes:
             gate = self.fp32(out, whole if gated else x)
             mixed = self.fp32(out, mixed, gate, over=(gate,))
-        return self.fp32(self.a.hidden_size, mixed, *self.weight("attn_output"))
+        mixed = self.fp32(self.a.hidden_size, mixed, *self.weight("attn_output"))
+        self.vector(layer, mixed, "attn_output.bias")
+        return mixed
 
     def projected(self, cache: CacheLayer, mixed: int) -> int:
         """What is left of attention beside a parallel feed-forward: it is not asked for before that is added."""
@@ -142,8 +163,10 @@ class Attention:
         for name in ("k", "v") if self.windowed else ("v", "k"):
             fused = "attn_qkv" in layer.shapes
             node = x if fused else self.fp32(widths[name], x, *self.weight(f"attn_{name}"))
+            self.vector(layer, node, f"attn_{name}.bias")
             if (name == "k" and turned) or (fused and sizes[name]):
                 node = self.fp32(widths[name], node)
+                self.vector(layer, node, f"attn_{name}_norm")
             made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
         return made["k"], made["v"]
 
@@ -157,19 +180,21 @@ class Attention:
             k_copy, v_copy = (2 * cells * c.streams * cache.kv_heads * width for width in (k_dim, 0 if cache.latent_rank else v_dim))
             for size, kind in ((k_copy, c.kv_k), (v_copy, c.kv_v)):
                 result = padded(result) + size if kind != "f16" and c.fp16_copies else result
-            return self.tape.add(result, q, mask, *read)
+            return self.tape.add(result, q, *read, mask)
         turned = self.tape.add(2 * cells * c.streams * v_dim) if cache.latent_rank else None
-        scores = self.tape.add(4 * self.tokens * heads * cells, q, mask, *read[:1])
+        scores = self.tape.add(4 * self.tokens * heads * cells, q, *read[:1], mask)
         values = self.tape.add(result, *([scores] if turned is None else [turned, scores]), *read[1:])
         return values if cache.latent_rank else self.tape.add(result, values)
 
     def copied_in(self, cache: CacheLayer) -> tuple[int, ...]:
-        """K and V of a layer in host memory, all cells of them, copied in to be read."""
+        """K and V of a layer in host memory, all cells of them, copied in to be read; of a latent both are it."""
         if self.away < 2:
             return ()
         c, cells = self.context, self.context.ring(cache.window) * self.context.streams
-        widths = ((cache.k_dim, c.kv_k), (cache.v_dim, c.kv_v))
-        return tuple(self.tape.add(int(cells * cache.kv_heads * width * CACHE_TYPES[kind])) for width, kind in widths if width)
+        rope = cache.k_dim - cache.latent_rank
+        of_v = cells * cache.k_dim - rope if cache.latent_rank else cells * cache.kv_heads * cache.v_dim
+        elements = (cells * cache.kv_heads * cache.k_dim, of_v)
+        return tuple(self.tape.copied(int(count * CACHE_TYPES[kind])) for count, kind in zip(elements, (c.kv_k, c.kv_v), strict=True))
 
     def latent(self, layer: Layer, cache: CacheLayer, x: int) -> int:
         """MLA with the up-projection of K absorbed into the query: every head reads the latent itself."""
@@ -179,18 +204,21 @@ class Attention:
         if indexed:
             self.index_keys(layer, x)
         if "attn_q_a" in layer.shapes:
-            q = self.fp32(layer.rows("attn_q_a"), x)
-        low_rank, q = q, self.fp32(layer.rows("attn_q_b", "attn_q"), q)
-        absorbed = self.fp32(heads * rank, q)
-        turned = self.fp32(heads * rope, q) if layer.turned else q
+            q = self.fp32(layer.rows("attn_q_a"), x, *self.weight("attn_q_a"))
+            self.vector(layer, q, "attn_q_a_norm")
+        low_rank, q = q, self.fp32(layer.rows("attn_q_b", "attn_q"), q, *self.weight("attn_q_b"), *self.weight("attn_q"))
+        absorbed = self.fp32(heads * rank, q, *self.weight("attn_k_b"))
+        turned = self.fp32(heads * rope, q, *self.positions) if layer.turned else q
         q = self.fp32(heads * cache.k_dim, absorbed, turned)
-        both = self.fp32(cache.k_dim, x)
+        both = self.fp32(cache.k_dim, x, *self.weight("attn_kv_a_mqa"))
         latent = self.fp32(rank, both)
+        self.vector(layer, latent, "attn_kv_a_norm")
         k_rope = self.fp32(rope, both) if layer.turned else both
         self.cached(cache, self.fp32(cache.k_dim, latent, k_rope))
         mixed = self.attend(q, cache, heads, cache.k_dim, rank, self.best_only(layer, cache, x, low_rank) if indexed or shared else -1)
         out = layer.columns("attn_output")
-        return self.fp32(self.a.hidden_size, self.fp32(out, self.fp32(out, mixed)))
+        mixed = self.fp32(out, self.fp32(out, mixed, *self.weight("attn_v_b")))
+        return self.fp32(self.a.hidden_size, mixed, *self.weight("attn_output"))
 
     def index_keys(self, layer: Layer, x: int) -> None:
         """The key a token is found by in the index: projected, normed, turned twice, and cached."""

@@ -38,6 +38,7 @@ class Share:
     """One device's part of a run, as far as neither context nor sequences change it: `fixed` are its weights' and towers' bytes,
     `state` the elements of one sequence's recurrent state."""
 
+    device: int
     layers: tuple[int, ...]
     last: bool
     weights: Term
@@ -178,13 +179,13 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
     term = Term("weights", size, weights.basis, weights_why(format.value.name, weights, placement, layers, last), "weights")
     towers = tower_terms(model) if device == 0 and s.mmproj else ()
     groups = kv_groups(model, layers, (kv_k, kv_v), s.flash, s.backend in ("cuda", "rocm"))
-    return Share(layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
+    return Share(device, layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
 
 
 def _sizes(run: Run, share: Share) -> tuple[int, int, int]:
     """Bytes of the KV cache, the recurrent state and the compute buffer of one device."""
     kv, state = sum([group.bytes(run.context) for group in share.groups]), padded(4 * share.state * run.context.states)
-    return kv, state, _compute(run, share.layers, share.last) if share.layers or share.last else 0
+    return kv, state, _compute(run, share) if share.layers or share.last or (share.device == 0 and visiting(run)) else 0
 
 
 def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
@@ -195,8 +196,8 @@ def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
         terms.append(Term("kv_cache", kv, basis, kv_why(run), "kv_cache"))
     if state:
         terms.append(Term("state", state, basis, state_why(run), "state"))
-    if share.layers or share.last:
-        terms.append(Term("compute", compute, basis, compute_why(run), "compute"))
+    if compute:
+        terms.append(Term("compute", compute, basis, compute_why(run, device), "compute"))
     return (*terms, *share.towers)
 
 
@@ -234,16 +235,16 @@ def _kv(run: Run, layers: tuple[int, ...]) -> Any:
     return kv_groups(run.model, layers, (c.kv_k, c.kv_v), c.flash, run.settings.backend in ("cuda", "rocm"))
 
 
-def _compute(run: Run, layers: tuple[int, ...], last: bool) -> int:
-    """The graph's buffer. Of layers left in host memory every weight is copied in to be multiplied with, one by one."""
-    placement, count = run.placement, run.model.architecture.layers
+def _compute(run: Run, share: Share) -> int:
+    """The graph's buffer. What reads weights left in host memory is computed on the first GPU, which they are copied to one by one."""
+    placement, layers, last, count = run.placement, share.layers, share.last, run.model.architecture.layers
     span = (layers[0], min(layers[-1] + 1, count)) if layers else (count, count)
-    away, first = visiting(run), (0, 0)
-    if away and placement.devices == 1:
+    away, first = visiting(run) if share.device == 0 else (), (0, 0)
+    if away:
         gone = len(placement.layers_on(HOST))
-        span, last, first = (0, count), True, (gone, 2) if gone else (placement.expert_layers, 1)
-    elif away:  # which GPU they visit is not told: each is given room for one
-        first = (count, 1)
+        span = (0, min(max(gone, *layers) + 1, count) if layers and not placement.expert_layers else count)
+        last = last or placement.output == HOST
+        first = (gone, 2) if gone else (placement.expert_layers, 1)
     copies = PIPELINE_COPIES if placement.pipelined else 1
     return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=away, away=first)
 
@@ -276,7 +277,7 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
 def _host_compute(run: Run) -> int:
     """The CPU's buffer: embeddings and masks that are copied to the GPU, or the whole graph where nothing is on one."""
     c, a = run.context, run.model.architecture
-    if set(run.placement.homes) == {HOST} and run.placement.output == HOST:
+    if set(run.placement.homes) == {HOST} and run.placement.output == HOST and not visiting(run):
         return compute_bytes(run.model, c, (0, a.layers), last=True, host=True)
     windows = {layer.window for layer in cache_layers(a) if layer.kv_heads}
     mask = 2 if c.flash and not c.mask_cast else 4

@@ -35,7 +35,10 @@ class Recorder(Recurrent):
     def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
         """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
         in_place = self.in_place(layer is not None and f"{role}.bias" in layer.shapes)
-        return self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
+        node = self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
+        if layer is not None:
+            self.vector(layer, node, role, f"{role}.bias")
+        return node
 
     def in_place(self, bias: bool) -> bool:
         return self.a.family not in families.LAYER_NORMS and (not bias or self.a.family in families.RMS_NORMS)
@@ -43,7 +46,7 @@ class Recorder(Recurrent):
     def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
-        late = any(layer.away > 1 for layer in layers)  # masks and places are copied when first asked for
+        self.late = any(layer.away for layer in layers)
         indexed = len(layers) if any("indexer.attn_k" in layer.shapes for layer in layers) else 0
         self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
         if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
@@ -65,7 +68,7 @@ class Recorder(Recurrent):
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
             if embedded < 0:
                 embedded = self.given(row)
-            if layer.cache is not None and layer.cache.window not in self.masks and not late:
+            if layer.cache is not None and layer.cache.window not in self.masks:
                 self.attention_inputs(layer, layer.cache)
             if layer.is_double and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
@@ -128,7 +131,8 @@ class Recorder(Recurrent):
         add, used = self.tape.add, layer.experts_per_token
         number, inner = layer.shapes["ffn_down_exps"][0], layer.columns("ffn_down_exps")
         latent = layer.rows("ffn_latent_down")
-        probabilities = add(4 * number * tokens, x if router < 0 else router)
+        probabilities = add(4 * number * tokens, x if router < 0 else router, *self.weight("ffn_gate_inp"))
+        self.vector(layer, probabilities, "ffn_gate_inp.bias", "exp_probs_b.bias")
         biased = self.a.family in families.ROUTER_BIAS or any(role.startswith("exp_probs_b") for role in layer.shapes)
         chosen = add(4 * number * tokens, add(4 * number * tokens, probabilities) if biased else probabilities)
         weights = self.expert_weights(used, tokens, probabilities, chosen)
@@ -138,12 +142,15 @@ class Recorder(Recurrent):
         width = latent or self.a.hidden_size
         up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
         made = [add(4 * used * up * tokens, entered, chosen, *self.weight("ffn_gate_up_exps"), *self.weight("ffn_up_exps"))]
+        self.vector(layer, made[0], "ffn_gate_up_exps.bias", "ffn_up_exps.bias", experts=True)
         if "ffn_gate_exps" in layer.shapes:
             made.append(add(4 * used * inner * tokens, entered, chosen, *self.weight("ffn_gate_exps")))
+            self.vector(layer, made[1], "ffn_gate_exps.bias", experts=True)
         gated = len(made) > 1 or up > inner
         acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
         down = add(4 * used * width * tokens, acted, chosen, *self.weight("ffn_down_exps"))
         if "ffn_down_exps.bias" in layer.shapes:
+            self.vector(layer, down, "ffn_down_exps.bias", experts=True)
             down = add(4 * used * width * tokens, down, chosen, over=(down,))
         if self.a.family not in families.WEIGHS_FIRST:
             down = add(4 * used * width * tokens, down, weights, over=(down,))
@@ -245,7 +252,9 @@ class Recorder(Recurrent):
         return self.per_layer_added(layer, hidden) if "inp_gate" in layer.shapes and self.per_layer >= 0 else hidden
 
     def normed_again(self, layer: Layer, hidden: int, tokens: int) -> int:
-        return self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
+        node = self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
+        self.vector(layer, node, "ffn_norm", "attn_post_norm", "post_attention_norm")
+        return node
 
     def parallel(self, layer: Layer, cache: CacheLayer, nodes: tuple[int, int, int], rows: int) -> int:
         """Attention and feed-forward of one norm, added up; attention is projected when its part of the sum is asked for."""

@@ -36,19 +36,33 @@ class Recurrent(Attention):
         self.gathered = 0
         joined = self.tape.add(4 * width * ((layer.kernel - 1) * self.context.parallel + self.tokens), before, x)
         if state:
-            held = self.tape.add(4 * state * self.context.parallel, self.slots[0])
-            self.tape.read(self.tape.add(0, self.slots[1]))
+            self.written(joined)
+            held = self.kept(state)
         elif "shortconv.conv" in layer.shapes and not self.routed:
             self.look_ahead()
         if "shortconv.conv" in layer.shapes:
             self.pick_residual()
-        return self.fp32(width, joined), held
+        return self.fp32(width, joined, *self.weight("ssm_conv1d")), held
 
     def gather(self, layer: Layer) -> int:
-        """The inputs a convolution kept of every sequence, and the states of slots no sequence is in: none."""
-        before = self.tape.add(4 * (layer.kernel - 1) * layer.channels * self.context.parallel, self.slots[0])
+        """The inputs a convolution kept of every sequence."""
+        return self.kept((layer.kernel - 1) * layer.channels)
+
+    def kept(self, elements: int) -> int:
+        """What a layer kept of every sequence, gathered, and the states of slots no sequence is in: none. The CPU does that in
+        host memory, and what it gathered is copied in."""
+        size = 4 * elements * self.context.parallel
+        if self.away > 1:
+            return self.tape.copied(size)
+        found = self.tape.add(size, self.slots[0])
         self.tape.read(self.tape.add(0, self.slots[1]))
-        return before
+        return found
+
+    def written(self, node: int) -> None:
+        """The CPU copies a new state to host memory."""
+        if self.away > 1:
+            self.tape.read(node)
+            self.tape.split()
 
     def look_ahead(self) -> None:
         """The next layer's kept inputs are gathered as soon as nothing else was asked to be computed first."""
@@ -98,22 +112,24 @@ class Recurrent(Attention):
         state = layer.state.state_elements if layer.state is not None else 0
         inner, width = layer.columns("ssm_out"), layer.rows("attn_qkv")
         self.gathered, heads = self.gathered or self.gather(layer), max(layer.shapes["ssm_a"])
-        conv, held = self.convolved(layer, self.fp32(width, x), state)
+        conv, held = self.convolved(layer, self.fp32(width, x, *self.weight("attn_qkv")), state)
         keys, repeated = (width - inner) // 2, []
         for _ in "qk":
             normed = self.fp32(keys, conv)
             repeated.append(self.fp32(inner, normed) if keys < inner and "ssm_ba" in layer.shapes else normed)
-        gates = self.fp32(2 * heads, x)
-        decay, beta = self.fp32(heads, gates), self.fp32(heads, gates)
+        gates = self.fp32(2 * heads, x, *self.weight("ssm_ba"), *self.weight("ssm_alpha"))
+        decay, beta = self.fp32(heads, gates), self.fp32(heads, gates, *self.weight("ssm_beta"))
         result = 4 * (self.tokens * inner + state * self.context.states)
         y = self.tape.add(result, *repeated, conv, decay, beta, held)
         self.tape.read(y)
+        self.written(y)
         if not self.routed:
             self.look_ahead()
         y = self.fp32(inner, y)
-        gate = self.fp32(inner, x)
+        self.vector(layer, y, "ssm_norm")
+        gate = self.fp32(inner, x, *self.weight("attn_gate"))
         y = self.fp32(inner, y, self.fp32(inner, gate), over=(y,))
-        return self.fp32(self.a.hidden_size, y)
+        return self.fp32(self.a.hidden_size, y, *self.weight("ssm_out"))
 
     def kimi_delta(self, layer: Layer, x: int) -> int:
         """Kimi's delta attention: queries, keys and values each convolved, a decay for each of their elements."""
@@ -122,8 +138,7 @@ class Recurrent(Attention):
         joined = [
             self.tape.add(4 * inner * ((layer.kernel - 1) * sequences + self.tokens), before, self.fp32(inner, x)) for _ in "qkv"
         ]
-        held = self.tape.add(4 * state * sequences, self.slots[0])
-        self.tape.read(self.tape.add(0, self.slots[1]))
+        held = self.kept(state)
         q, k, v = (self.fp32(inner, self.fp32(inner, node)) if i == 2 else self.normed_result(inner, node) for i, node in enumerate(joined))
         decay = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_f_a"), x)))
         beta = self.fp32(layer.rows("ssm_beta"), self.fp32(layer.rows("ssm_beta"), x))

@@ -37,7 +37,7 @@ def visiting(run: Run) -> tuple[tuple[str, int], ...]:
     """Weights that stay in host memory but are used on the GPU for batches of 32 tokens and more: role, largest size."""
     p = run.placement
     away = p.layers_on(HOST)
-    if run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
+    if run.settings.backend == "cpu" or run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
         return ()
     return visiting_weights(run.model, run.work.format, not away)
 
@@ -68,13 +68,13 @@ def state_why(run: Run) -> str:
     return f"fp32 states of {layers} recurrent layers × {n} sequence{'s' if n > 1 else ''}, whatever the context"
 
 
-def compute_why(run: Run) -> str:
+def compute_why(run: Run, device: int = 0) -> str:
     c = run.context
     rows = "every token" if c.outputs >= c.tokens > c.parallel else f"{c.outputs} token{'s' if c.outputs > 1 else ''}"
     text = f"one batch of {c.tokens} tokens through the widest layer, its mask over {c.length:,} cells, logits of {rows}"
     if run.placement.pipelined:
         text += f", inputs {PIPELINE_COPIES} times for the pipeline"
-    largest = max((size for _, size in visiting(run)), default=0)
+    largest = max((size for _, size in visiting(run)), default=0) if device == 0 else 0
     return f"{text}; weights in host memory are copied in, up to {format_gib(largest)} at once" if largest else text
 
 
