@@ -9,3 +9,10 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "vram-plan"
 html_show_sphinx = False
+
+
+def setup(app):  # noqa: ANN001, ANN201
+    """Consoles are shown as they are: most of each is output, which no shell's grammar fits."""
+    from pygments.lexers.special import TextLexer
+
+    app.add_lexer("console", TextLexer)

@@ -45,3 +45,18 @@ def test_every_page_is_in_the_site() -> None:
     }
     pages = {page for page in PAGES if page.is_relative_to(ROOT / "docs")} - {ROOT / "docs" / "index.md"}
     assert pages == listed
+
+
+def test_the_guide_shows_what_its_index_promises() -> None:
+    """Each command of the first twenty stands on the page that the index names, with what it prints."""
+    guide = ROOT / "docs" / "guide"
+    index = (guide / "index.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| \d+ \| \[[^\]]+\]\(([^)#]+)[^)]*\) \| `([^`]+)` \|$", index, re.MULTILINE)
+    assert len(rows) == 20
+    for page, command in rows:
+        assert f"\n$ {command}" in (guide / page).read_text(encoding="utf-8"), f"{page} does not show {command}"
+
+
+def test_the_hardware_shown_is_what_that_machine_prints() -> None:
+    drawn = (ROOT / "tests" / "data" / "screens" / "hardware-80.txt").read_text(encoding="utf-8")
+    assert f"$ vram-plan hardware\n{drawn}```" in (ROOT / "docs" / "guide" / "fits.md").read_text(encoding="utf-8")

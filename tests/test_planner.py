@@ -196,7 +196,7 @@ def test_plans_are_the_same_from_every_thread() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "gpu", "option"), [("qwen3-30b-a3b", "RTX 4070", "--offload experts"), ("llama3-70b", "RTX 3090", "layers'")]
+    ("name", "gpu", "option"), [("qwen3-30b-a3b", "RTX 4070", "--offload experts"), ("llama3-70b", "RTX 3090", "--offload ")]
 )
 def test_what_does_not_fit_may_go_to_the_cpu_and_then_it_fits(name: str, gpu: str, option: str) -> None:
     request = {"context": "16k", "bits": 4, "gpus": gpu, "engine": "llama.cpp"}

@@ -129,8 +129,8 @@ def verdict_lines(plan: Plan) -> list[str]:
     if plan.fit.max_context:
         lines.append(f"{plan.fit.max_context:,} tokens of context fit, {plan.fit.max_context + 1:,} do not")
     if plan.fit.max_sequences:
-        many = "sequences" if plan.fit.max_sequences > 1 else "sequence"
-        lines.append(f"{plan.fit.max_sequences:,} {many} of {plan.request.context:,} tokens fit, {plan.fit.max_sequences + 1:,} do not")
+        most, each = plan.fit.max_sequences, f"of {plan.request.context:,} tokens"
+        lines.append(f"{most:,} sequences {each} fit, {most + 1:,} do not" if most > 1 else f"1 sequence {each} fits, 2 do not")
     return lines
 
 

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import lru_cache
 from itertools import islice
-from shlex import quote
 from typing import Final
 
 from .engines import Work, engine_module
@@ -94,7 +93,7 @@ def _offload(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]
     changed = replace(work, offload=moved)
     rate = estimate(model, changed, devices, engine_module(work.engine).allocate(model, changed, devices))
     speed = f", about {rate.decode.tokens_per_s:.0f} tokens/s" if rate else ""
-    return [f"--offload {quote(moved)}: {_effect(model, changed, devices)}, the rest in RAM{speed}"]
+    return [f"--offload {moved.removesuffix(' layers')}: {_effect(model, changed, devices)}, the rest in RAM{speed}"]
 
 
 def offload_notes(model: Model, work: Work, host: Sequence[Term]) -> tuple[str, ...]:
