@@ -200,7 +200,7 @@ def test_what_it_cannot_build_is_said(name: str, words: str) -> None:
 
 def test_every_buildable_model_of_the_catalogue_has_its_parameters() -> None:
     built = 0
-    for row in vp.list_models()[::8]:
+    for row in vp.list_models()[::24]:
         try:
             architecture = vp.load(row.name).architecture
             layout = layout_of(architecture)
@@ -208,7 +208,7 @@ def test_every_buildable_model_of_the_catalogue_has_its_parameters() -> None:
             continue
         built += 1
         assert layout.parameters == sum(tensor.parameters for tensor in architecture.tensors if tensor.part == "text"), row.name
-    assert built > 15
+    assert built > 5
 
 
 def test_an_architecture_survives_the_way_to_the_measuring_process() -> None:
