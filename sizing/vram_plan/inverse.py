@@ -43,13 +43,14 @@ def fewest_gpus(model: Model, work: Work, devices: Sequence[Device]) -> int | No
     return next((count for count in counts if headroom(model, alone, like(first, count)) >= 0), None)
 
 
-def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int | None:
+def least_offload(model: Model, work: Work, devices: tuple[Device, ...], fits: bool | None = None) -> int | None:
     """The fewest layers (of a mixture of experts: layers' experts) that must stay in host memory; 0 when none must.
-    None where the engine keeps none there, where the request says how many, or where all would not be enough."""
+    None where the engine keeps none there, where the request says how many, or where all would not be enough.
+    `fits` is whether all fits, where that is known."""
     fewest = getattr(engine_module(work.engine), "least_offload", None)
     if fewest is None or work.offload != "auto":
         return None
-    if headroom(model, work, devices) >= 0:
+    if headroom(model, work, devices) >= 0 if fits is None else fits:
         return 0
     found: int | None = fewest(model, work, devices)
     return found

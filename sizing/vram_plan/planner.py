@@ -207,7 +207,8 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         return Fit("unknown", None, None, None, None, suggestions(model, work, devices, "unknown"), refusal=found.refusal)
     rooms = [device.headroom or 0 for device in placed]
     room = min(rooms)
-    verdict = verdict_of(rooms, devices, found)
+    verdict, fits = verdict_of(rooms, devices, found), room >= 0 and not found.refusal
+    alone = fits and len(devices) == work.tensor_parallel == work.pipeline_parallel == 1
     return Fit(
         verdict,
         room,
@@ -215,8 +216,8 @@ def _fit(model: Model, work: Work, devices: tuple[Device, ...], found: Allocatio
         longest_context(model, work, devices),
         most_sequences(model, work, devices),
         () if verdict == "fits" else suggestions(model, work, devices, verdict),
-        fewest_gpus(model, work, devices),
-        least_offload(model, work, devices),
+        1 if alone else fewest_gpus(model, work, devices),
+        least_offload(model, work, devices, fits),
         found.refusal,
     )
 

@@ -20,6 +20,8 @@ def parse_tokens(text: str | int, what: str = "context") -> int:
     """A number of tokens: `16384`, `16k` (k = 1024), `1m`, `0.5k`. Raises UsageError for anything else."""
     if isinstance(text, bool) or not isinstance(text, (str, int)):
         raise UsageError(f"{what} {text!r} is no number of tokens", "write it as 16384 or 16k")
+    if isinstance(text, int) and 1 <= text <= _MAX_TOKENS:
+        return text
     match = _TOKENS.fullmatch(str(text).strip().replace(",", "").replace("_", ""))
     if not match:
         raise UsageError(f"{what} {str(text)[:40]!r} is no number of tokens", "write it as 16384 or 16k")

@@ -131,6 +131,7 @@ def list_formats(query: str = "") -> tuple[Format, ...]:
     return tuple(f for f in _formats().values() if wanted in _key(f.name) or query.lower() in f.family or query.lower() in f.note.lower())
 
 
+@lru_cache(maxsize=256)
 def format_for_bits(bits: int, engine: str) -> Format:
     """The format an engine's users usually run at that width. Raises UsageError for a width it has none for."""
     table = _BITS.get(engine.lower().replace("llamacpp", "llama.cpp"))
@@ -141,6 +142,7 @@ def format_for_bits(bits: int, engine: str) -> Format:
     return for_engine(find_format(table[bits]), engine)
 
 
+@lru_cache(maxsize=256)
 def for_engine(format: Format, engine: str) -> Format:
     """A format as an engine's files have it: a plain dtype in a GGUF keeps norms in fp32 and leaves towers out."""
     gguf = format.family == "dtype" and engine.lower() in ("llama.cpp", "ollama")

@@ -33,7 +33,7 @@ def line(words: Iterable[object]) -> str:
 
 def name(text: str) -> str:
     """A name or path that no program takes for an option."""
-    cleaned = "".join(c if c.isprintable() else "?" for c in text)
+    cleaned = text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
     return f"./{cleaned}" if cleaned.startswith("-") else cleaned
 
 
