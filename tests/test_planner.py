@@ -217,3 +217,12 @@ def test_windows_spill_into_shared_memory_is_told_where_memory_runs_out(
     machine = replace(resolve(gpus), local=local)
     notes = [note.text for note in vp.plan("llama3-8b", quant="Q8_0", engine="llama.cpp", context=8192, gpus=machine).notes]
     assert any("shared memory" in text for text in notes) == said
+
+
+def test_the_explanation_says_what_the_speed_was_told_from() -> None:
+    told, nameless = (
+        {section.title: section.lines for section in vp.explain(model("llama3-8b"), vp.plan(model("llama3-8b"), engine="vllm", gpus=gpu))}
+        for gpu in ("RTX 4090", "24GB")
+    )
+    assert "pool: no measurement of ada" in told["Speed"][-1] and "memory-bound" in told["Speed"][0]
+    assert "Speed" not in nameless

@@ -12,7 +12,7 @@ from .formats import find_format, for_engine
 from .formats.storage import storage_bytes
 from .models.architecture import CacheLayer
 from .models.model import Model
-from .results import DevicePlan, Plan
+from .results import DevicePlan, Plan, SpeedEstimate
 from .units import format_gib
 
 __all__ = ["Section", "explain"]
@@ -27,13 +27,14 @@ class Section:
 
 
 def explain(model: Model, plan: Plan) -> tuple[Section, ...]:
-    """Every formula of a plan with its numbers: parameters, weights, KV cache, the engine's terms, the verdict."""
+    """Every formula of a plan with its numbers: parameters, weights, KV cache, the engine's terms, the verdict, the speed."""
     return (
         Section("Parameters", tuple(parameter_lines(model))),
         Section(f"Weights as {plan.request.quant}", tuple(weight_lines(model, plan))),
         Section("KV cache and state", tuple(kv_lines(model, plan))),
         Section("What the engine takes", tuple(term_lines(plan))),
         Section("Verdict", tuple(verdict_lines(plan))),
+        *((Section("Speed", tuple(speed_lines(plan.speed))),) if plan.speed else ()),
     )
 
 
@@ -139,3 +140,10 @@ def _verdict_of(device: DevicePlan) -> str:
     pool = " of the KV pool" if device.available - device.used != room else ""
     left = f"{format_gib(room)}{pool} left" if room >= 0 else f"{format_gib(-room)} short"
     return f"{format_gib(device.used)} of {format_gib(device.available)} free; {left}"
+
+
+def speed_lines(speed: SpeedEstimate) -> list[str]:
+    """Both rates with their ranges, what they go to, and what they were told from."""
+    rates = (("writing", speed.decode), ("reading the prompt", speed.prefill))
+    told = [f"{what}: {r.tokens_per_s:,.4g} tokens/s, {r.low:,.4g} to {r.high:,.4g}, {r.why}" for what, r in rates]
+    return [*told, f"from {speed.basis}"]

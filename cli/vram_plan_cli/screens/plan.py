@@ -269,16 +269,17 @@ def speed_lines(plan: Plan) -> list[tuple[str, str]]:
     if speed is None:
         return []
     unless = "if it fitted: " if plan.fit.verdict == "does_not_fit" else ""
-    together = " for all sequences together" if plan.request.sequences > 1 else ""
-    decode, prefill = speed.decode, speed.prefill
+    decode, prefill, many = speed.decode, speed.prefill, plan.request.sequences
+    each = f"{_short_number(decode.low / many)}–{_short_number(decode.high / many)} each"
+    together = f" for all sequences together, {each}" if many > 1 else ""
     quickest, slowest = (f"{_short_number(plan.request.prompt / rate)}" for rate in (prefill.high, prefill.low))
     rows = [
         ("speed", f"{unless}{_short_number(decode.low)}–{_short_number(decode.high)} tokens/s{together}, {decode.why}"),
         ("first token", f"{unless}after {quickest}–{slowest} s for a prompt of {plan.request.prompt:,} tokens, {prefill.bound}-bound"),
     ]
     if speed.total_s is not None:
-        each = f"{seconds(speed.tpot_s)} a token on average"
-        rows.append(("answer", f"of {plan.request.output:,} tokens complete after {seconds(speed.total_s)}, {each}"))
+        token = f"{seconds(speed.tpot_s)} a token on average"
+        rows.append(("answer", f"of {plan.request.output:,} tokens complete after {seconds(speed.total_s)}, {token}"))
     if speed.joules_per_token_at_most and not unless:
         joules = _short_number(speed.joules_per_token_at_most)
         rows.append(("energy", f"at most {joules} J a token, the GPUs' power limits drawn throughout"))
