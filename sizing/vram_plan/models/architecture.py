@@ -97,7 +97,8 @@ class Architecture:
     """A model's shape, as its config or file header tells it; the weights' number formats apart.
 
     `family` is the dialect that read it. `basis` is `formula` for a known family, `fallback` for the standard
-    reading of an unknown one. `dtype` is what the config says weights and activations are.
+    reading of an unknown one. `dtype` is what the config says weights and activations are. `parallel_residual` where a layer's
+    feed-forward part has a norm of its own and reads the layer's input, not what attention made of it.
     """
 
     name: str
@@ -116,6 +117,7 @@ class Architecture:
     dtype: str = "BF16"
     basis: Basis = "formula"
     notes: tuple[str, ...] = ()
+    parallel_residual: bool = False
 
     def __hash__(self) -> int:
         """Of its shape in short: hashing every tensor costs more than a plan."""

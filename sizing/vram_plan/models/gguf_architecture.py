@@ -104,6 +104,7 @@ def read_gguf_architecture(header: GgufHeader, where: str = "the GGUF") -> Archi
         dtype="F16",
         basis="formula" if m.arch in KNOWN else "fallback",
         notes=_notes(m, cache),
+        parallel_residual=m.arch == "gptneox" and header.metadata.get("gptneox.use_parallel_residual") is True,
     )
 
 

@@ -11,6 +11,7 @@ from functools import lru_cache
 
 from ...models.model import Model
 from .cells import CELLS, Context
+from .encoder import is_bert, record
 from .graph import Recorder
 from .layers import layers_of, shortened
 from .tape import Tape
@@ -53,5 +54,9 @@ def _peak(
     tape, (first, kind) = Tape(), away
     placed = tuple(replace(layer, away=kind) if i < first else layer for i, layer in enumerate(layers_of(model.architecture)))
     chosen = shortened(placed[layers[0] : layers[1]])
-    Recorder(model.architecture, context, tape, copies, dict(visiting), host).whole(chosen, first=not layers[0], last=last)
+    recorder = Recorder(model.architecture, context, tape, copies, dict(visiting), host)
+    if is_bert(chosen):
+        record(recorder, chosen)
+    else:
+        recorder.whole(chosen, first=not layers[0], last=last)
     return tape.peak()

@@ -20,6 +20,7 @@ from ..measured import measured_runtime
 from .cells import Context, KvGroup, cache_layers, kv_groups, state_elements
 from .compute import compute_bytes
 from .draft import DRAFTED, KV, draft_work, prediction_bytes, predictor, rolls_back
+from .layers import global_shapes
 from .placement import HOST, FileWeights, Placement, file_weights, placed
 from .run import PIPELINE_COPIES, Run, compute_why, host_why, kv_why, state_why, visiting, weights_why
 from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
@@ -280,8 +281,10 @@ def _host_compute(run: Run) -> int:
     if set(run.placement.homes) == {HOST} and run.placement.output == HOST and not visiting(run):
         return compute_bytes(run.model, c, (0, a.layers), last=True, host=True)
     windows = {layer.window for layer in cache_layers(a) if layer.kv_heads}
-    mask = 2 if c.flash and not c.mask_cast else 4
-    return c.tokens * (4 * a.hidden_size * run.settings.build.embeds + mask * sum(c.ring(window) for window in windows))
+    element = 2 if c.flash and not c.mask_cast else 4
+    seen = sum(c.ring(window) for window in windows) if a.kind != "encoder" else c.tokens
+    rows = run.settings.build.embeds + ("position_embd" in global_shapes(a))
+    return c.tokens * (4 * a.hidden_size * rows + element * seen)
 
 
 def _figures(run: Run) -> Mapping[str, Any]:

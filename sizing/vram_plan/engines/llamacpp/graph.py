@@ -265,12 +265,16 @@ class Recorder(Recurrent):
             return self.tape.add(size, node, self.chosen) if rows else node
 
         mixed = asked(self.projected(cache, mixed)) if first else mixed
-        out = self.feed_forward(layer, asked(normed), rows or self.tokens)
+        if layer.parallel:
+            hidden = asked(hidden)
+            out = self.feed_forward(layer, self.tape.add(size, hidden), rows or self.tokens)
+        else:
+            out = self.feed_forward(layer, asked(normed), rows or self.tokens)
         if first:
             out = self.tape.add(size, mixed, out, over=(mixed, out))
             hidden = asked(hidden)
             return self.tape.add(size, out, hidden, over=(out, hidden))
-        hidden = asked(hidden)
+        hidden = hidden if layer.parallel else asked(hidden)
         out = self.tape.add(size, out, hidden, over=(out, hidden))
         mixed = asked(self.projected(cache, mixed))
         return self.tape.add(size, out, mixed, over=(out, mixed))

@@ -33,6 +33,7 @@ class Layer:
     experts_per_token: int = 0
     turned: bool = True
     deep: bool = False
+    parallel: bool = False
     #: What is in host memory: 0 nothing, 1 weights that are copied in, 2 these and the cache.
     away: int = 0
 
@@ -59,10 +60,10 @@ class Layer:
 
     @property
     def is_parallel(self) -> bool:
-        """Attention and feed-forward read the same normed input (Command R, Falcon, Phi-2)."""
+        """Attention and feed-forward read the same input (GPT-NeoX), mostly of one norm (Command R, Falcon, Phi-2)."""
         norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
         only = "attn_norm" in self.shapes and not any(role in self.shapes for role in norms)
-        return self.cache is not None and self.has_feed_forward and only
+        return self.cache is not None and self.has_feed_forward and (only or self.parallel)
 
     @property
     def is_double(self) -> bool:
@@ -114,9 +115,9 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
     states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
     deep = families.DEEPSTACK.get(a.family, 0)
     turned = [is_rotary(a, i, caches.get(i), states) for i in range(a.layers)]
+    used, beside = a.experts_per_token, a.parallel_residual
     return tuple(
-        Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), a.experts_per_token, turned[i], i < deep)
-        for i in range(a.layers)
+        Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), used, turned[i], i < deep, beside) for i in range(a.layers)
     )
 
 

@@ -41,6 +41,9 @@ GPT2 = replace(GPT, defaults=sizes(12, 768, 12, 50257, 1024), fused=True, tied=T
 GPTJ = replace(
     GPT, defaults=sizes(28, 4096, 16, 50400, 2048), bias=False, out_bias=False, norms=_ONE_NORM, head_bias=True
 )
+NEOX = replace(
+    GPT, defaults=sizes(44, 6144, 64, 50432, 2048, ffn=24576), bias="attention_bias=true", out_bias="attention_bias=true", fused=True
+)
 
 register(
     {
@@ -48,13 +51,6 @@ register(
         "openai-gpt": replace(GPT2, defaults=sizes(12, 768, 12, 40478, 512), final_norm=False),
         "gptj": GPTJ,
         "codegen": replace(GPTJ, fused=True),
-        "gpt_neox": replace(
-            GPT,
-            defaults=sizes(44, 6144, 64, 50432, 2048, ffn=24576),
-            bias="attention_bias=true",
-            out_bias="attention_bias=true",
-            fused=True,
-        ),
         "phi": replace(
             GPT,
             defaults=sizes(24, 2048, 32, 51200, 2048, ffn=8192),
@@ -78,6 +74,12 @@ register(
         "biogpt": replace(GPT, defaults=sizes(24, 1024, 16, 42384, 1024, ffn=4096), tied=True, before=_padded_positions),
     }
 )
+
+
+@family("gpt_neox")
+def gpt_neox(c: Config) -> Architecture:
+    """GPT-NeoX and Pythia: attention and feed-forward part side by side, each with a norm (RedPajama: one after the other)."""
+    return replace(read_plain(c, NEOX, "gpt_neox"), parallel_residual=c.flag("use_parallel_residual", default=True))
 
 
 @family("gpt_bigcode")
