@@ -23,6 +23,10 @@ What to take from it:
   Of vLLM 0.16 and older, mixtures of experts are slower; `--set version=0.16` says so, and a version not given counts as new.
 - A prompt alone on a server is told by times to the first token at no more than 4 requests at once (vLLM: 12 % off in the middle for
   18 settings of 1,024 tokens, which had no part in the fit). Its range is that of the prompts it was fitted to.
+- Metal's large errors are all of the M2 Ultra with 76 cores, left out with most of what is known of flash attention, long contexts and
+  new builds there (61 of 107 measurements); of the other 16 GPUs no measurement is more than 12 % off.
+- Of prompts on ROCm eight measurements are of discrete cards and the rest of one Strix Halo, which runs them far slower than its rates
+  say: left out, it is told three times too fast. The range is as wide as that, and a plan there says that it says little.
 - ROCm's decode starts from what Vulkan came to for caches on AMD, some of it on the same GPUs; everything else it learns alone.
 - Prefill depends on the kernels of the day: the same GPU moved by 70 % between two builds of llama.cpp. Take it as a range.
 - Several sequences at once in llama.cpp are a rough sum: measured on two machines at half to 1.4 times the estimate, and that is
