@@ -11,13 +11,14 @@ import hashlib
 import os
 import re
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import date
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FormatError, UnknownNameError, UsageError
+from ..values import dataclass
 from .device import Device
 from .profiles import EngineScale, Figure, Kind, Profile, ProfiledDevice
 

@@ -7,9 +7,11 @@ a later version can fit again without measuring. Sizes are bytes, times seconds,
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Literal
+
+from ..values import dataclass
 
 if TYPE_CHECKING:
     from pydantic import TypeAdapter

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
+from ..values import dataclass
 from .device import Device
 
 __all__ = ["Topology", "link_of", "topology_of"]

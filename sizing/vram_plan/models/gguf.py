@@ -9,12 +9,13 @@ import math
 import re
 import struct
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
 from ..errors import FormatError, ModelNotFoundError
 from ..formats.storage import block_elements, storage_bytes
+from ..values import dataclass
 from .checkpoint import GgufHeader, StoredTensor
 from .files import file_names, open_regular
 from .json_guard import shown

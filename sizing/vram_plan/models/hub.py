@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..errors import FormatError, ModelNotFoundError, UsageError, VramPlanError
+from ..values import dataclass
 from . import hub_cache, hub_files, hub_gguf
 from .checkpoint import Checkpoint, StoredTensor
 from .hub_files import Progress, Source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..engines import Allocation, Work, engine_module
@@ -16,6 +16,7 @@ from ..models.model import Model
 from ..request import make_work
 from ..results import SpeedEstimate
 from ..speed.estimate import answer_step, estimate
+from ..values import dataclass
 from .cells import machine_of, name_of
 
 __all__ = ["BatchCurve", "BatchLoad", "batch_curve"]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -24,6 +24,7 @@ from ..planner import engine_on
 from ..request import DEFAULT_CONTEXT, make_work, own_format
 from ..results import EstimatedRate, Verdict
 from ..units import parse_tokens
+from ..values import dataclass
 from .cells import Machine, cell_and_speed, machine_of, parse_formats, said_engine, summary_of, usual_formats
 from .quality import loss_of
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from ..planner import named_machine, verdict_of
 from ..request import own_format
 from ..results import Note, SpeedEstimate, Verdict
 from ..units import parse_tokens
+from ..values import dataclass
 
 __all__ = [
     "Cell", "Machine", "cell", "cell_and_speed", "machine_of", "name_of", "parse_contexts", "parse_formats", "said_engine", "summary_of",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from itertools import product
 from typing import Any, Final, Literal
 
@@ -14,6 +13,7 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import plan
 from ..results import Plan, Verdict
+from ..values import dataclass
 from .cells import machine_of, name_of, parts_of
 
 __all__ = ["Comparison", "Line", "Subject", "compare"]

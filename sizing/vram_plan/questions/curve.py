@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..engines import Allocation, Work, engine_module
@@ -13,6 +13,7 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import engine_on
 from ..request import make_work
+from ..values import dataclass
 from .cells import machine_of, parse_contexts
 
 __all__ = ["ContextCurve", "CurvePoint", "Times", "context_curve"]

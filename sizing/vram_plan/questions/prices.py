@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from ..errors import UsageError
 from ..hardware import Device, match_gpu
+from ..values import dataclass
 
 __all__ = ["Price", "Prices", "parse_prices"]
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import csv
-from dataclasses import dataclass
 from functools import lru_cache
 
 from vram_plan_data import ROOT
 
 from ..formats import Format
+from ..values import dataclass
 
 __all__ = ["Quality", "loss_of", "quality_of"]
 

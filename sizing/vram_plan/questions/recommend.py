@@ -8,7 +8,7 @@ that costs more is only listed for what it does better.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Final
 
 from ..engines import Work, engine_name
@@ -20,6 +20,7 @@ from ..models.model import Model
 from ..planner import evaluate
 from ..request import make_work, own_format
 from ..results import Plan, SpeedEstimate
+from ..values import dataclass
 from .cells import Cell, Machine, cell_and_speed, parse_formats, parts_of, summary_of, usual_formats
 from .machines import machines_to_try, splits
 from .prices import Price, Prices, parse_prices

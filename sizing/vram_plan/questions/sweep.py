@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..engines import Work, engine_module
@@ -14,6 +14,7 @@ from ..models.model import Model
 from ..planner import verdict_of
 from ..request import make_work
 from ..results import Verdict
+from ..values import dataclass
 from .cells import machine_of, name_of, parse_contexts, parse_formats, said_engine
 
 __all__ = ["SweepRow", "sweep"]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ..engines import Work
@@ -15,6 +15,7 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import engine_on
 from ..request import make_work
+from ..values import dataclass
 from .cells import (
     Cell,
     Machine,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
@@ -11,6 +10,7 @@ from ..engines.weights import weights_of
 from ..hardware import Device
 from ..models.model import Model
 from ..results import SpeedEstimate
+from ..values import dataclass
 from .constants import Spread, table
 from .measured import decode_step, prefill_step
 from .roofline import (

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final
 
 from ..hardware.device import Device, GpuSpec
+from ..values import dataclass
 from .constants import architecture_key
 
 __all__ = ["Rates", "backend_of", "rates_of"]

@@ -7,11 +7,12 @@ llama.cpp's kernels have nothing to do with torch's. Any engine that `verify` me
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from ..engines.base import Work
 from ..hardware import Device
+from ..values import dataclass
 from .constants import Spread
 from .hardware import Rates
 from .reads import Reads

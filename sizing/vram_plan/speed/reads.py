@@ -7,7 +7,7 @@ output matrix), vision towers rest while text is written, and of the routed expe
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from operator import attrgetter
 
@@ -16,6 +16,7 @@ from ..formats import Format
 from ..formats.storage import storage_bytes
 from ..models.architecture import CacheLayer, Tensor
 from ..models.model import Model
+from ..values import dataclass
 
 __all__ = ["Reads", "reads_of"]
 

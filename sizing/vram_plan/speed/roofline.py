@@ -6,8 +6,7 @@ constant. Only + − × ÷ are used here, so the tool that fits the constants ru
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ..values import dataclass
 from .constants import DecodeConstants, PrefillConstants, ServerConstants
 from .hardware import Rates
 from .reads import Reads

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 from ..engines.base import Work
@@ -11,6 +11,7 @@ from ..engines.vllm.specs import checkpoint_cache
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
 from ..models.model import Model
+from ..values import dataclass
 from .constants import (
     DecodeConstants,
     Evidence,

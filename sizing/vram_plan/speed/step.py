@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
 from ..results import EstimatedRate
+from ..values import dataclass
 from .constants import Spread
 
 __all__ = ["Step"]

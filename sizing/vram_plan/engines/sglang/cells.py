@@ -7,12 +7,12 @@ kernels/ops/attention/dsv4/kv_layout.py (layout V4), srt/configs/mamba_utils.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ...models.architecture import CacheLayer
 from ...models.model import Model
+from ...values import dataclass
 from .settings import Settings, is_compressed, window_pool
 
 __all__ = ["Cells", "cells_of"]

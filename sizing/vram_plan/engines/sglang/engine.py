@@ -7,7 +7,6 @@ and srt/model_executor/pool_configurator.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -16,7 +15,7 @@ from ...models.architecture import Basis
 from ...models.model import Model
 from ...results import Term
 from ...units import format_gib
-from ...values import Same
+from ...values import Same, dataclass
 from ..base import Allocation, Work
 from ..measured import measured_runtime
 from ..vllm.weights import refusal, stage_layers

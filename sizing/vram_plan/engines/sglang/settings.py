@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
@@ -13,6 +12,7 @@ from vram_plan_data import ROOT
 from ...errors import UsageError
 from ...hardware.device import MIB, Device
 from ...models.model import Model
+from ...values import dataclass
 from ..base import Work
 from ..options import flag, fraction, whole
 from ..vllm.settings import split

@@ -9,7 +9,7 @@ from __future__ import annotations
 import tomllib
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
@@ -21,6 +21,7 @@ from ...models.architecture import Basis, CacheLayer
 from ...models.model import Model
 from ...results import Term
 from ...units import MIB
+from ...values import dataclass
 from ..base import Allocation, Work
 from ..measured import measured_runtime
 from ..need import weights_why

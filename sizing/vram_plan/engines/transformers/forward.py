@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 
 from ...models.architecture import CacheLayer, Tensor
 from ...models.model import Model
+from ...values import dataclass
 
 __all__ = ["Forward", "Habits", "cat_bytes", "forward_of"]
 

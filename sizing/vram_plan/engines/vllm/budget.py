@@ -6,12 +6,12 @@ v1/worker/gpu_worker.py (determine_available_memory), engine/arg_utils.py (defau
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ...hardware.device import GIB, MIB, Device
 from ...models.model import Model
+from ...values import dataclass
 from .settings import Settings
 from .versions import Profile, table
 

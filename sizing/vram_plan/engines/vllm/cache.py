@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 
 from ...models.model import Model
+from ...values import dataclass
 from .specs import WHOLE, CacheSetup, Spec, layer_specs
 
 __all__ = ["Group", "Layout", "cache_layout", "grouped", "largest_length"]

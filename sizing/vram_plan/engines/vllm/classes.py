@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from vram_plan_data import ROOT
 
 from ...models.model import Model
+from ...values import dataclass
 
 __all__ = ["VllmClass", "text_config", "vision_heads", "vllm_class"]
 

@@ -7,7 +7,7 @@ block, are no more than the pool has. Source: vLLM 0.32.0, v1/core/kv_cache_util
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from itertools import product
 from typing import Any, Final
@@ -18,7 +18,7 @@ from ...models.architecture import Basis
 from ...models.model import Model
 from ...results import Term
 from ...units import format_gib
-from ...values import Same
+from ...values import Same, dataclass
 from ..base import Allocation, Work
 from ..measured import measured_runtime
 from .budget import (

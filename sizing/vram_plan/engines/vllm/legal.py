@@ -7,7 +7,6 @@ vocab_parallel_embedding.py, quantization/{auto_awq,auto_gptq,fp8}.py, compresse
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from itertools import accumulate
 from typing import Final
@@ -16,6 +15,7 @@ from ...formats import Format
 from ...formats.storage import block_elements
 from ...models.architecture import Tensor
 from ...models.model import Model
+from ...values import dataclass
 from ..base import Work
 from .classes import vision_heads, vllm_class
 from .inventory import vllm_tensors

@@ -10,12 +10,12 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from ...formats.storage import block_elements
 from ...models.architecture import Tensor
+from ...values import dataclass
 from .layout import expert_shape, packed_bits
 from .versions import numbers, table
 

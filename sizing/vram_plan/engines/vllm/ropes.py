@@ -7,12 +7,12 @@ positions, whatever `--max-model-len` says. Source: vLLM 0.32, model_executor/la
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ...models.architecture import CacheLayer
 from ...models.model import Model
+from ...values import dataclass
 from .classes import VllmClass, text_config, vllm_class
 from .inventory import layer_heads
 from .shards import local_shape

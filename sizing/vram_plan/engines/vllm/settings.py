@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Final
 
 from ...errors import UsageError
 from ...hardware.device import Device
 from ...models.model import Model
+from ...values import dataclass
 from ..base import Work
 from ..options import flag, fraction, whole
 from .specs import checkpoint_cache

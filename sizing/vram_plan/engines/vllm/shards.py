@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, Literal
 
 from ...models.architecture import Tensor
+from ...values import dataclass
 
 __all__ = ["VOCAB_PADDING", "Cut", "LayerHeads", "cut_of", "local_shape", "padded_vocab", "stage_layers"]
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import csv
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any, Final, Literal
 
 from ...models.architecture import CacheLayer, Tensor
 from ...models.model import Model
+from ...values import dataclass
 
 __all__ = ["CacheSetup", "Spec", "SpecKind", "checkpoint_cache", "layer_specs", "text_config"]
 

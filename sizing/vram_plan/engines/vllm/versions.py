@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import re
 import tomllib
-from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
 from typing import Any
 
 from ...errors import UsageError
 from ...hardware.device import GIB, Device
+from ...values import dataclass
 
 __all__ = ["Profile", "batch_defaults", "numbers", "profile_of", "table"]
 

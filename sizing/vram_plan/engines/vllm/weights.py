@@ -7,13 +7,13 @@ Source: vLLM 0.32 (its classes built with real configs, no weights), the files n
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final
 
 from ...formats import Format
 from ...models.architecture import Tensor
 from ...models.model import Model
+from ...values import dataclass
 from ..base import Work
 from .classes import VllmClass, vision_heads, vllm_class
 from .inventory import layer_heads, vllm_tensors

@@ -7,8 +7,9 @@ deberta_v2 …); role names: llama.cpp, src/llama-arch.cpp.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, architecture_name, attention, dtype_of, mlp, read_shape
 from .config import Config

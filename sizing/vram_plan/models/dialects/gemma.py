@@ -6,9 +6,10 @@ Facts: transformers 5.23, models/gemma*/configuration_*.py and modeling_*.py; ro
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ...errors import FormatError
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, decoder, mlp
 from .config import MAX_LAYERS, Config

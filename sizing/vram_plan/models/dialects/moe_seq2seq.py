@@ -5,8 +5,7 @@ Source: transformers 5.23.0, models/switch_transformers, models/nllb_moe. Decode
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...values import dataclass
 from ..architecture import Architecture, CacheKind, CacheLayer
 from .blocks import Inventory, architecture_name, dtype_of, mlp, moe
 from .config import MAX_LAYERS, Config

@@ -7,10 +7,11 @@ keep it in a buffer (256 numbers a layer).
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Literal
 
 from ...errors import FormatError
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, attention, decoder, mlp, moe, window_cache
 from .config import Config

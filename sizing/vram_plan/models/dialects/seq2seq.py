@@ -5,9 +5,9 @@ Facts: transformers 5.23, models/*/configuration_*.py and modeling_*.py; role na
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Literal
 
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, architecture_name, dtype_of
 from .config import MAX_LAYERS, Config

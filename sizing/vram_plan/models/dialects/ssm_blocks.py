@@ -7,10 +7,11 @@ dtype, recurrent states in fp32. Roles are llama.cpp's (`src/llama-arch.cpp`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 from ...errors import FormatError
+from ...values import dataclass
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory
 from .config import MAX_WIDTH, Config

@@ -6,9 +6,8 @@ modules of transformers 5.23 (models/*/modeling_*.py).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from ...errors import FormatError
+from ...values import dataclass
 from .blocks import Inventory
 from .config import MAX_LAYERS, Config
 
