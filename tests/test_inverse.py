@@ -84,3 +84,12 @@ def test_a_split_the_engine_does_not_make_is_refused_with_what_it_does(engine: s
     plan = vp.plan("llama3-8b", engine=engine, gpus="3x RTX 4090", tensor_parallel=3)
     assert plan.fit.verdict == "does_not_fit" and plan.fit.refusal
     assert "leave --tp" in plan.fit.refusal or "tensor parallelism of 1, 2, 4, 8" in plan.fit.refusal
+
+
+@pytest.mark.parametrize("engine", ["ollama", "llama.cpp", "transformers"])
+def test_engines_of_one_machine_are_not_planned_over_several(engine: str) -> None:
+    fit = vp.plan("llama3-8b", engine=engine, gpus="2 nodes x 8x RTX 4090").fit
+    assert (fit.verdict, fit.max_context, fit.fewest_gpus) == ("does_not_fit", 0, 1 if engine != "transformers" else fit.fewest_gpus)
+    assert fit.refusal and "one machine" in fit.refusal
+    huge = vp.plan("deepseek-v3", engine=engine, gpus="RTX 4090", bits=16 if engine == "transformers" else 8).fit
+    assert huge.fewest_gpus is None

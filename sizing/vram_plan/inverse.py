@@ -11,7 +11,10 @@ from .engines import Allocation, Work, engine_module
 from .hardware import Device
 from .models.model import Model
 
-__all__ = ["at", "fewest_gpus", "headroom", "largest", "least_offload", "like", "longest_context", "most_sequences", "rooms_of"]
+__all__ = [
+    "at", "fewest_gpus", "headroom", "largest", "least_offload", "like", "longest_context", "most_sequences", "one_machine",
+    "rooms_of",
+]  # fmt: skip
 
 Room = Callable[[Model, Work, tuple[Device, ...]], int]
 #: Beyond this no context or number of sequences is looked for: memory sets no limit there.
@@ -77,6 +80,8 @@ def _max_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int
 
 def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     """Bytes left free on the device where least is; negative when it does not fit or the engine refuses."""
+    if one_machine(work, devices):
+        return -1
     module = engine_module(work.engine)
     quick: Room | None = getattr(module, "room", None)
     if quick is not None:
@@ -84,6 +89,13 @@ def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     found = module.allocate(model, work, devices)
     room = min(rooms_of(found, devices))
     return min(room, -1) if found.refusal else room
+
+
+def one_machine(work: Work, devices: Sequence[Device]) -> str | None:
+    """Why the engine takes no GPUs of several machines; None where it does, or they are of one."""
+    if not devices or devices[0].node == devices[-1].node or getattr(engine_module(work.engine), "SPANS_MACHINES", False):
+        return None
+    return f"{work.engine} is planned on one machine: vLLM and SGLang work over several"
 
 
 def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .errors import UsageError
 from .hardware import Detection, Device, resolve, this_processor
-from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences
+from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences, one_machine
 from .launching import launch
 from .models.loading import load
 from .models.model import Model
@@ -102,6 +102,8 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
     found = module.allocate(model, work, devices)
     if hasattr(module, "completed"):
         found = module.completed(model, work, devices, found)
+    if why := one_machine(work, devices):
+        found = replace(found, refusal=found.refusal or why)
     placed = _place(found, devices)
     fit = _fit(model, work, devices, found, placed)
     speed = _speed(model, work, devices, found)

@@ -75,6 +75,6 @@ class Engine(Protocol):
 
         A module may also have `room` (of the same arguments): the bytes left free where least is, as an int and without the words,
         and `MAX_SEQUENCES`, beyond which it refuses; `OFFLOADS`, what it keeps in host memory when told (`experts`, `layers`: both
-        without it); and `completed`, what is worth finding out once a plan.
+        without it); `SPANS_MACHINES`, that it takes GPUs of several; and `completed`, what is worth finding out once a plan.
         """
         ...

@@ -23,11 +23,13 @@ from .cells import Cells, cells_of
 from .settings import OPTIONS, Settings, attention_kind, has_tower, read_settings, reserve_mib, runtime_bytes, window_pool
 from .weights import weight_terms
 
-__all__ = ["DEFAULT_KV", "OFFLOADS", "OPTIONS", "allocate"]
+__all__ = ["DEFAULT_KV", "OFFLOADS", "OPTIONS", "SPANS_MACHINES", "allocate"]
 
 DEFAULT_KV: Final = "bf16"
 #: What is planned in host memory: nothing (--cpu-offload-gb is not described).
 OFFLOADS: Final[tuple[str, ...]] = ()
+#: Its GPUs may be of several machines.
+SPANS_MACHINES: Final = True
 #: Share of the pools' memory recurrent states get (--mamba-full-memory-ratio 0.9: states ÷ KV cache).
 _STATE_SHARE: Final = 0.9 / 1.9
 #: Requests that run at once, whatever the pool (resolve_max_num_reqs).

@@ -34,11 +34,13 @@ from .settings import OPTIONS, Settings, read_settings, split
 from .specs import CacheSetup
 from .weights import RankWeights, rank_weights, refusal, stage_layers
 
-__all__ = ["DEFAULT_KV", "OFFLOADS", "OPTIONS", "allocate", "split"]
+__all__ = ["DEFAULT_KV", "OFFLOADS", "OPTIONS", "SPANS_MACHINES", "allocate", "split"]
 
 DEFAULT_KV: Final = "bf16"
 #: What is planned in host memory: nothing (--cpu-offload-gb is not described).
 OFFLOADS: Final[tuple[str, ...]] = ()
+#: Its GPUs may be of several machines.
+SPANS_MACHINES: Final = True
 #: Families whose layers vLLM caches by rules of their own that are not described here: counted as ordinary layers.
 _UNDESCRIBED: Final = frozenset({"dots3_note", "glm5_next", "inkling", "inkling2", "inkling_mm_model", "qwen4_exp"})
 #: Volta (docs/getting_started/installation/gpu.md).
