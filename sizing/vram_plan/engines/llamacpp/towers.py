@@ -30,8 +30,11 @@ _SIDES: Final = {
 }  # fmt: skip
 #: Families whose buffer was held to what llama.cpp reserves; others share its code for towers (`build_vit`).
 _CHECKED: Final = frozenset({
-    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "gemma3", "gemma4",
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "gemma3", "gemma4", "llava",
+    "mistral3",
 })  # fmt: skip
+#: CLIP's towers, projected patch by patch by two matrices (`clip_graph_llava`).
+_PLAIN: Final = frozenset({"llava"})
 #: Families whose towers read through windows in most layers: the mask, a number for each two patches, is an input.
 _WINDOWED: Final = frozenset({"qwen2_5_vl"})
 #: Where nothing is known of a tower's graph: the buffer of Qwen3.6-27B's projector, as llama.cpp logged it.
@@ -94,9 +97,10 @@ class _Tower:
         raw = self.tape.add(12 * self.pixels**2)
         self.places = self.tape.add(16 * self.patches) if self.turns else -1
         self.mask = self.tape.add(4 * self.patches**2) if self.family in _WINDOWED else -1
+        self.picks = [self.tape.add(4 * self.patches) for _ in range(2)] if self.family in _PLAIN else []
         hidden = self.embedded(raw)
         kept = []
-        for layer in range(self.layers):
+        for layer in range(self.layers - (self.family in _PLAIN)):  # LLaVA takes what the last layer but one gives
             hidden = self.layer(hidden)
             if layer in self.deep:
                 kept.append(hidden)
@@ -118,6 +122,9 @@ class _Tower:
         if self.family.startswith("gemma4"):  # a row and a column of the table each
             for _ in range(2):
                 hidden = self.fp32(self.width, hidden, self.fp32(self.width), over=(hidden,))
+        elif self.family in _PLAIN:  # the class in front, a position each, and a norm
+            hidden = self.fp32(self.width, hidden)
+            hidden = self.fp32(self.width, self.fp32(self.width, hidden, self.fp32(self.width, self.picks[0]), over=(hidden,)))
         elif self.frames > 1 and "v.position_embd" in self.shapes:
             stretched = self.fp32(self.width)
             for _ in range(3):
@@ -168,6 +175,11 @@ class _Tower:
 
     def projected(self, hidden: int, kept: list[int]) -> None:
         """What the language model is given: patches merged and projected, and what deeper layers add beside it."""
+        if self.family in _PLAIN:
+            node = self.fp32(self.width, self.fp32(self.width, hidden), self.picks[1])
+            for role in ("mm.0", "mm.2"):
+                node = self.fp32(self.shapes.get(role, (self.width,))[0], node)
+            return
         out = self.merged(self.fp32(self.width, hidden))
         beside = [self.merged(self.fp32(self.width, node)) for node in kept[:2]]
         joined = beside[0] if beside else -1
