@@ -18,6 +18,7 @@ __all__ = ["Language", "chosen_language", "say"]
 _VALUE = re.compile(r"(?<!\{)\{(\d{1,2})\}(?!\})")
 _MOST_BYTES = 1 << 21
 _MOST_TEXT = 2000
+_FEW = 8
 
 
 class Language:
@@ -26,8 +27,12 @@ class Language:
     def __init__(self, texts: Mapping[str, str]) -> None:
         texts = {**{_inner(key): _inner(text) for key, text in texts.items()}, **texts}
         self.exact = {_plain(key): _plain(text) for key, text in texts.items() if not _VALUE.search(key)}
+        self.tails = {key: text for key, text in self.exact.items() if key.startswith(" ") and key.strip()}
         shaped = [(_pieces(key), text) for key, text in texts.items() if _VALUE.search(key)]
         self.shaped = sorted(shaped, key=lambda row: -sum(map(len, row[0])))
+        #: `{0} of {1}` fits nearly everything: such are tried on clauses alone, when nothing else fits.
+        self.loose = [row for row in self.shaped if sum(map(len, row[0])) < _FEW]
+        self.shaped = [row for row in self.shaped if sum(map(len, row[0])) >= _FEW]
 
     def say(self, text: str) -> str:
         """The text in this language, its values translated too where they are texts."""
@@ -35,12 +40,21 @@ class Language:
         body = text[blank:]
         if len(text) > _MOST_TEXT or not body.strip():
             return text
-        return text[:blank] + (self._whole(body) or self._by_clauses(body))
+        return text[:blank] + (self._closely(body) or self._by_clauses(body))
 
     def _whole(self, text: str) -> str | None:
+        return self._closely(text) or self._filled_in(text, self.loose)
+
+    def _closely(self, text: str) -> str | None:
         if text in self.exact:
             return self.exact[text]
-        for pieces, translation in self.shaped:
+        for tail, said in self.tails.items():  # what the code adds at the end of another text
+            if text.endswith(tail) and (head := self._whole(text.removesuffix(tail))):
+                return head + said
+        return self._filled_in(text, self.shaped)
+
+    def _filled_in(self, text: str, shaped: Sequence[tuple[tuple[str, ...], str]]) -> str | None:
+        for pieces, translation in shaped:
             values = _values(text, pieces)
             if values is not None:
                 filled = _filled(translation, [self.say(value) if value != text else value for value in values])
@@ -53,7 +67,7 @@ class Language:
             if found:
                 sentence = self._whole(f"{head}.") if mark == ". " else None
                 return f"{sentence} {self.say(tail)}" if sentence else f"{self._whole(head) or head}{mark}{self.say(tail)}"
-        return text
+        return self._filled_in(text, self.loose) or text
 
 
 def _inner(text: str) -> str:

@@ -19,6 +19,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sizing/vram_plan", "cli/vram_plan_cli")
 #: Words with a space between them, or a word of its own that is no name of a file, key or option.
 SPOKEN = re.compile(r"[A-Za-z]{2,}[,:;.]? (?:[A-Za-z{(×÷=]|\d)|[}\d%×] ?[a-z]{2,}|[a-z]{2,} ?\{")
+#: Tables of columns, lines and groups whose names are shown.
+HEADS = ("_HEADER", "_ROWS", "_VERDICT_WORDS", "GROUPS")
 #: Texts for programs: patterns, commands, queries, markup.
 NOT_SPOKEN = re.compile(
     r"\\[dsw.]|\(\?|</|^\s*[-$]|^https?:|^import |^from |[{;]\s*[a-z-]+:\s"  # patterns, markup, commands, style sheets
@@ -66,10 +68,22 @@ def labels_of(tree: ast.AST) -> Iterator[ast.expr]:
     """Single words that are spoken: a term's name, a column's head, the label of a line."""
     for node in ast.walk(tree):
         called = getattr(node.func, "attr", getattr(node.func, "id", "")) if isinstance(node, ast.Call) else ""
-        if isinstance(node, ast.Call) and called in ("Term", "add_row", "_add_row", "add_column") and node.args:
+        if isinstance(node, ast.Call) and called in ("Term", "add_row", "_add_row", "add_column", "Section") and node.args:
             yield from (arg for arg in node.args[:1] if isinstance(arg, ast.Constant) and len(str(arg.value)) > 2)
         if isinstance(node, ast.Tuple) and len(node.elts) == 2 and isinstance(node.elts[1], ast.JoinedStr | ast.Call):
             yield from (part for part in node.elts[:1] if isinstance(part, ast.Constant) and str(part.value).isalpha())
+        if isinstance(node, ast.Assign | ast.AnnAssign) and node.value is not None:
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if any(getattr(target, "id", "") in HEADS for target in targets):
+                yield from (word for word in words_of(node.value) if isinstance(word, ast.Constant) and str(word.value) > "@")
+
+
+def words_of(table: ast.expr) -> list[ast.expr]:
+    """The heads a table names: its own words, the values of a mapping, the first and last of each row."""
+    if isinstance(table, ast.Dict):
+        return table.values
+    rows = getattr(table, "elts", [])
+    return [word for row in rows for word in ((row.elts[0], row.elts[-1]) if isinstance(row, ast.Tuple) else (row,))]
 
 
 def collected() -> dict[str, list[str]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -67,6 +68,21 @@ def test_a_plan_and_an_error_are_said_in_it(run, tmp_path: Path, monkeypatch: py
     assert plan.code == 0 and "Passt, " in plan.out and "\nGewichte" in plan.out and "\nHinweis" in plan.out
     assert run("lama3-8").err.startswith("kein Modell heißt 'lama3-8'")
     assert '"weights"' in run("llama3-8b", "--json").out
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("llama3.1-8b", "--gpu", "RTX 3090"), ("gpus", "4090"),
+     ("compare", "qwen3-8b", "llama3-8b", "--bits", "4", "--gpu", "RTX 4060"), ("models", "--gpu", "8GB", "qwen3"),
+     ("recommend", "qwen3-8b", "--gpus", "1x RTX 4060"), ("table", "qwen3-8b", "--gpu", "8GB")],
+)  # fmt: skip
+def test_every_sentence_of_a_screen_is_translated(run, words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a language of marked texts no line of the screen has three plain words of English in a row."""
+    path = tmp_path / "messages.xx.json"
+    path.write_text(json.dumps({text: re.sub(r"\b[a-zA-Z]{2,}\b(?![^{]*\})", "xx", text) for texts in SHIPPED.values() for text in texts}))
+    monkeypatch.setenv("VRAM_PLAN_LANG", str(path))
+    plain = [line for line in run(*words).out.splitlines() if re.search(r"(?:\b(?!xx\b)[a-z]{2,}\b[ ,]+){3}", line)]
+    assert plain == []
 
 
 def test_a_template_that_answers_itself_ends() -> None:

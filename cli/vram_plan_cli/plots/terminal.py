@@ -8,6 +8,7 @@ from typing import Final
 from rich.console import Console
 from rich.text import Text
 
+from ..language import say
 from ..screens.plan import show
 from .chart import Bar, Bars, Chart, above, any_of, ticks, value_at
 
@@ -121,7 +122,7 @@ def _packed(keys: Sequence[Text], width: int) -> list[Text]:
 
 
 def _key(mark: str, style: str, name: str) -> Text:
-    return Text(mark, style=style).append(f" {name}", style="default")
+    return Text(mark, style=style).append(f" {say(name)}", style="default")
 
 
 def print_bars(bars: Bars, out: Console) -> None:

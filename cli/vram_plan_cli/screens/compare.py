@@ -9,6 +9,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 from vram_plan import format_gib
 
+from ..language import say
 from .grids import as_csv, as_json, as_markdown
 from .plan import ENGINE_NAMES, VERDICT_STYLE, console, put, show
 from .start import copyable, starts
@@ -88,12 +89,13 @@ def _block(answer: Comparison, columns: range) -> Grid:
 
 def _name(line: Line) -> str:
     unit = ", tokens/s" if line.unit == "tokens/s" else ""
-    return f"{'≠' if line.differs else ' '} {line.name}{unit}"
+    return f"{'≠' if line.differs else ' '} {say(line.name)}{unit}"
 
 
 def _cell(line: Line, i: int) -> Text:
     if line.name == "verdict":
-        return Text(value_text(line, i), style=VERDICT_STYLE[str(line.values[i])])
+        verdict = str(line.values[i])
+        return Text(f"{SIGNS[verdict]} {say(_VERDICT_WORDS[verdict])}".strip(), style=VERDICT_STYLE[verdict])
     best = i in line.best
     return Text(_marked(line, i), style="bold green" if best else "" if line.differs else "dim")
 

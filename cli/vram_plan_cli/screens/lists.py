@@ -59,7 +59,7 @@ def print_gpus(query: str, look: Look) -> None:
     columns = {"name": "name", "memory": "GiB", "bandwidth": "GB/s", "compute_capability": "sm", "release_year": "year"}
     _print(rows, columns, look, "gpu", query)
     if not (look.json or look.quiet):
-        show(console(look.width), "", "GB/s: memory bandwidth, which decides how fast a model writes; sm: CUDA compute capability")
+        show(console(look.width), "", "bandwidth (GB/s) decides how fast a model writes; sm is the CUDA compute capability")
 
 
 def _gpu_row(spec: vp.GpuSpec) -> dict[str, Any]:

@@ -94,13 +94,11 @@ def _foot(answer: ModelsFit, shown: int) -> list[str]:
     rest = len(answer.models) - shown
     lines = [f"and {rest} smaller ones (--top {len(answer.models)})"] if rest else []
     lines.append(f"GiB of {answer.machine.free / _GIB:.1f}: ✓ fits, ! just fits; in the format that loses least of those that fit")
-    left = [
-        f"{count} {what}"
-        for count, what in (
-            (answer.too_large, "too large for any format that loses little"),
-            (answer.too_slow, "too slow"),
-            (answer.too_short, "trained for less context"),
-        )
-        if count
-    ]
+    large, slow, short = answer.too_large, answer.too_slow, answer.too_short
+    said = (
+        (large, f"{large} too large for any format that loses little"),
+        (slow, f"{slow} too slow"),
+        (short, f"{short} trained for less context"),
+    )
+    left = [text for count, text in said if count]
     return [*lines, *([f"left out: {', '.join(left)}"] if left else [])]

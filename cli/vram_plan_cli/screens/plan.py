@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -229,7 +229,7 @@ def _terms(plan: Plan, device: DevicePlan, width: int) -> Table:
 
 def _add_term(table: Table, term: Term) -> None:
     """A term with the first clause of its reason; `--explain` gives the whole."""
-    why = term.why.split("; ")[0]
+    why = say(term.why).split("; ")[0]
     _add_row(table, label_of(term), format_gib(term.bytes), term.basis, why)
 
 
@@ -253,7 +253,7 @@ def _print_advice(plan: Plan, out: Console) -> None:
     lines.add_row("limit", _limit(plan))
     for label, text in speed_lines(plan):
         lines.add_row(label, text)
-    for label, text in note_lines(plan):
+    for label, text in note_lines(plan, say):
         lines.add_row(Text(say(label), style="yellow" if label == "warning" else ""), text)
     show(out, "", lines)
     if plan.fit.suggestions and plan.fit.verdict == "tight":
@@ -310,10 +310,10 @@ def _limit(plan: Plan) -> str:
     return text
 
 
-def note_lines(plan: Plan) -> list[tuple[str, str]]:
+def note_lines(plan: Plan, spoken: Callable[[str], str] = str) -> list[tuple[str, str]]:
     """Notes with their labels; what was filled in for want of an option is one line."""
     assumed = [note.text for note in plan.notes if "not given: " in note.text]
-    rows = [("assumed", "; ".join(text.split("not given: ", 1)[1] for text in assumed))] if assumed else []
+    rows = [("assumed", "; ".join(spoken(text).split(": ", 1)[-1] for text in assumed))] if assumed else []
     said = verdict_sentence(plan).removeprefix("Would not start: ").rstrip(".")
     notes = [note for note in plan.notes if note.text not in assumed and not note.text.endswith(f": {said}")]
     return rows + [("note" if note.level == "info" else "warning", note.text) for note in notes]
