@@ -128,10 +128,10 @@ def _time(value: float, sd: float) -> Figure:
     return Figure(value, sd if value > 0 else 0.0)
 
 
-def _decode(fitted: Fitted, points: Sequence[Point], dtype: str, mode: Mode, flags: list[str]) -> Fitted:
+def _decode(fitted: Fitted, points: Sequence[Point], dtype: str, mode: Mode, memory: Figure | None, flags: list[str]) -> Fitted:
     """Weights, cache, layers and token of one mode."""
     try:
-        s, fitted = _with_rates(fitted, points, dtype, flags)
+        s, fitted = _with_rates(fitted, points, dtype, memory, flags)
     except ValueError as error:
         flags.append(f"{mode} steps: {error}")
         return fitted
@@ -158,8 +158,10 @@ def _launches(fitted: Fitted, points: Sequence[Point], recorded: Sequence[Point]
     return replace(fitted, eager_layer_s=_time(s.values[0], s.sds[0]), eager_token_s=token)
 
 
-def _with_rates(fitted: Fitted, points: Sequence[Point], dtype: str, flags: list[str]) -> tuple[Solution, Fitted]:
-    """All four constants; where the cache's share is too small to tell its rate, it is read like weights."""
+def _with_rates(
+    fitted: Fitted, points: Sequence[Point], dtype: str, memory: Figure | None, flags: list[str]
+) -> tuple[Solution, Fitted]:  # fmt: skip
+    """All four constants, of weights at most `memory`; where the cache's share is too small to tell its rate, it is read like weights."""
     times, noise = [p.median_s for p in points], _scatter(points)
     s = solve([[p.bytes, p.kv_bytes, p.layers, 1.0] for p in points], times, noise)
     kv = _rate(s.values[1], s.sds[1])
@@ -169,7 +171,6 @@ def _with_rates(fitted: Fitted, points: Sequence[Point], dtype: str, flags: list
     weights = _rate(s.values[0], s.sds[0])
     if weights is None:
         raise ValueError("the weights' bytes made no difference to the time")
-    memory = fitted.read_bytes_per_s
     if memory and weights.value > _CACHED * memory.value:
         flags.append("the weights were read faster than memory can be, part of them from a cache: taken as the memory's rate")
         s, weights = _beside(points, memory.value, noise), memory
@@ -200,7 +201,7 @@ def _prefill(fitted: Fitted, points: Sequence[Point]) -> Fitted:
     return replace(fitted, prefill_flops=_rate(s.values[0], s.sds[0]), attention_flops=attention)
 
 
-def _packed(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted:
+def _packed(fitted: Fitted, points: Sequence[Point], memory: Figure | None, flags: list[str]) -> Fitted:
     """The rate of 8- and 4-bit weights: what a step takes beyond the times a layer and a token already known."""
     rates = dict(fitted.weight_bytes_per_s)
     for kind in dict.fromkeys(p.dtype for p in points):
@@ -214,7 +215,6 @@ def _packed(fitted: Fitted, points: Sequence[Point], flags: list[str]) -> Fitted
             continue
         s = solve([[p.bytes] for p in chosen], times, _scatter(chosen))
         rate = _rate(s.values[0], s.sds[0])
-        memory = fitted.read_bytes_per_s
         if rate:
             rates[kind] = memory if memory and rate.value > _CACHED * memory.value else rate
     return replace(fitted, weight_bytes_per_s=rates)
@@ -246,6 +246,12 @@ def _best(points: Sequence[Point], what: str, shape: str = "") -> Figure | None:
     return max(rates, key=lambda rate: rate.value, default=None)
 
 
+def _memory(points: Sequence[Point]) -> Figure | None:
+    """What memory gives at its quickest: the plain reads and copies of a large buffer, where nothing else took a part of it."""
+    rates = [p.bytes / p.p10_s for p in points if p.what in ("read", "copy") and p.shape == "memory" and p.p10_s]
+    return Figure(max(rates)) if rates else None
+
+
 def possible(points: Sequence[Point]) -> tuple[list[Point], list[str]]:
     """The points without those that read or computed faster than the machine can, and what is to be said of them."""
     read = max((p.bytes / p.p10_s for p in points if p.what in ("read", "copy") and p.p10_s), default=math.inf)
@@ -270,13 +276,14 @@ def fit_points(points: Sequence[Point], dtype: str, mixtures: frozenset[str] = f
     steps = [p for p in own if p.what == "decode" and p.batch == 1 and p.shape not in mixtures]
     copy, read = _best(points, "copy", "memory"), _best(points, "read", "memory")
     fitted = Fitted(copy_bytes_per_s=copy, read_bytes_per_s=read, matmul_flops=_best(points, "matmul"))
+    memory = _memory(points)
     modes: tuple[Mode, ...] = ("graph", "eager")
     for mode in modes:
         chosen = [p for p in steps if p.mode == mode and p.dtype == dtype]
         if mode == "eager" and fitted.graph_layer_s and chosen:
             fitted = _launches(fitted, chosen, [p for p in steps if p.mode == "graph"])
         elif chosen:
-            fitted = _decode(fitted, chosen, dtype, mode, flags)
-    fitted = _packed(fitted, [p for p in steps if p.dtype != dtype], flags)
+            fitted = _decode(fitted, chosen, dtype, mode, memory, flags)
+    fitted = _packed(fitted, [p for p in steps if p.dtype != dtype], memory, flags)
     fitted = _mixture(fitted, [p for p in own if p.what == "decode" and p.shape in mixtures and p.batch == 1], flags)
     return _prefill(fitted, [p for p in own if p.what == "prefill"]), flags

@@ -73,13 +73,12 @@ def calibrate(
         facts = _facts(measurer, device, dtype)
         # each memory figure needs a process of its own, which takes as long to start as this one did
         spent = time.monotonic() - started
-        share = _CPU_SHARE if facts.kind == "cpu" else 1.0
-        work = plan_work(facts, max(share * budget_s - 3 * spent, share * budget_s / 4), architecture, model.name if model else "")
+        budget_s *= 1.0 if facts.gpu else _CPU_SHARE
+        work = plan_work(facts, max(budget_s - 3 * spent, budget_s / 4), architecture, model.name if model else "")
         if dry_run:
             return replace(work, seconds=work.seconds + time.monotonic() - started)
         memory, flags = _memory(work, device, started + budget_s / 2, started + budget_s + _GRACE_S, report)
-        left = started + share * budget_s - time.monotonic()
-        points = [*memory, *_measured(measurer, work, device, max(left, share * budget_s / 4))]
+        points = [*memory, *_measured(measurer, work, device, max(started + budget_s - time.monotonic(), budget_s / 4))]
         flags += measurer.flags
     profile = _profile(work, points, flags, model, time.monotonic() - started)
     if store:
