@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import Final
 
-from ..units import GIB, MIB
+from ..units import GIB, MIB, format_gib
 from .llamacpp_load import place_of
 from .llamacpp_log import LlamaLog
 from .values import Figure, Observation, Place, Seen
@@ -28,6 +28,7 @@ _OFFLOADED: Final = re.compile(r"msg=\"offloaded (\d{1,5})/(\d{1,5}) layers to G
 _MARKS: Final = ("msg=", "memory.required", "(version ", "Listening on")
 _UNITS: Final = {"B": 1, "KiB": 1 << 10, "MiB": MIB, "GiB": GIB, "TiB": GIB << 10, "KB": 1 << 10, "MB": MIB, "GB": GIB, "TB": GIB << 10}
 _OWN_ENGINE: Final = "this Ollama ran its own engine, which sizes some caches and graphs by other rules than the llama-server of today's"
+_EXPECTED: Final = "the compute graph of {0} is what this Ollama expected by a rule of its own before llama.cpp reserved any: not compared"
 _NAMES: Final = {
     "model weights": "weights", "kv cache": "kv_cache", "compute graph": "compute",
     "required.full": "total", "required.kv": "kv_cache", "weights.total": "weights", "graph.full": "compute",
@@ -46,6 +47,7 @@ class OllamaLog(LlamaLog):
         self._sums: dict[tuple[str, Place], Figure] = {}
         self._estimate: dict[str, Figure] = {}
         self._request: list[Seen] = []
+        self._expected = False
 
     def feed(self, line: str) -> None:
         super().feed(line)
@@ -62,6 +64,7 @@ class OllamaLog(LlamaLog):
             self.own += 1
             if "--model " in match[1]:
                 self._sums, self._request = {}, []
+                self._expected = "--ollama-engine" not in match[1]  # llama.cpp runs it: the sums come before its buffers
         if match := _REQUEST.search(line):
             self.own += 1
             self._request = _request_settings(match[1], short)
@@ -88,8 +91,8 @@ class OllamaLog(LlamaLog):
         if self._sums and not whole:
             places = sorted({place for _, place in self._sums if isinstance(place, int)})
             gpus = tuple(self.gpus[place] for place in places) if all(place in self.gpus for place in places) else ()
-            figures, settings = tuple(self._sums.values()), self._own_settings(found)
-            notes = (_OWN_ENGINE,)
+            settings, notes = self._own_settings(found), self._said()
+            figures = tuple(figure for figure in self._sums.values() if not (self._expected and figure.name == "compute"))
         elif found is not None:
             figures, settings = found.figures, found.settings
         elif self._estimate:
@@ -98,6 +101,11 @@ class OllamaLog(LlamaLog):
         else:
             return None
         return Observation(self.engine, source, self._ollama_version, figures, settings, facts, gpus, rates, notes)
+
+    def _said(self) -> tuple[str, ...]:
+        """What to know of the sums: whose engine they are of, and that the graph of llama.cpp's is a guess."""
+        graph = sum(figure.value for (name, _), figure in self._sums.items() if name == "compute")
+        return (_EXPECTED.format(format_gib(int(graph))),) if self._expected else (_OWN_ENGINE,)
 
     def _own_settings(self, found: Observation | None) -> tuple[Seen, ...]:
         quant = tuple(seen for seen in found.settings if seen.name == "quant") if found else ()

@@ -12,7 +12,7 @@ from ..models.loading import load
 from ..models.model import Model
 from ..planner import plan as make_plan
 from ..results import Plan, SpeedEstimate
-from ..units import GIB, format_gib
+from ..units import GIB
 from .reading import Progress
 from .reconcile import aligned, compared
 from .saving import plain_devices, saved
@@ -79,27 +79,8 @@ def reconciled(model: Model, seen: Observation, request: Mapping[str, Any], mach
     taken, settings = merged(model, request, seen)
     taken = {**{name: value for name, value in taken.items() if name != "gpus"}, "gpus": machine}
     plan = make_plan(model, **taken)
-    seen = replace(seen, notes=(*seen.notes, *_without_flash(model, taken, seen, plan)))
     lines = (*_given_memory(model, taken, seen), *_rate_lines(model, taken, seen))
     return _result(plan, seen, settings, command_line(model.reference, taken, settings, gpus), lines)
-
-
-def _without_flash(model: Model, request: dict[str, Any], seen: Observation, plan: Plan) -> tuple[str, ...]:
-    """Said where the compute buffer is what it would be without flash attention, and the engine does not tell whether it is on."""
-    figure, options = seen.figure("compute", 0), request["options"]
-    told = "flash_attn" in options or any(item.name == "flash_attn" for item in seen.settings)
-    if seen.engine not in ("llama.cpp", "ollama") or figure is None or told or figure.value < 1.5 * _compute(plan):
-        return ()
-    try:
-        size = _compute(make_plan(model, **{**request, "options": {**options, "flash_attn": False}}))
-    except VramPlanError:
-        return ()
-    near = abs(size - figure.value) <= max(figure.step, 0.05 * figure.value)
-    return (f"compute is as without flash attention ({format_gib(size)}): --set flash_attn=false",) if near else ()
-
-
-def _compute(plan: Plan) -> int:
-    return sum(term.bytes for device in plan.devices[:1] for term in device.terms if term.name == "compute")
 
 
 def _machine(asked: Any, seen: Observation) -> tuple[Detection, str | None]:
