@@ -151,8 +151,6 @@ def _offloaded(work: Work, layers: int) -> int:
 def _refusal(work: Work) -> str | None:
     if work.kv_k not in ("bf16", "f16", "f32") or work.kv_k != work.kv_v:
         return f"transformers keeps its cache in the model's own 16 bits, not in {work.kv_k}: leave --kv out"
-    if work.offload == "experts":
-        return "transformers cannot keep experts alone in host memory: --offload with a number of layers"
     if work.tensor_parallel > 1 or work.pipeline_parallel > 1:
         return 'planned as device_map="auto", which shares layers out: leave --tp and --pp out'
     return None
