@@ -113,7 +113,7 @@ def test_offload_moves_layers_to_the_host() -> None:
     assert terms(part)["in_transit"] == part.host.used // 8
 
 
-@pytest.mark.parametrize("request_", [{"kv_type": "fp8"}, {"tensor_parallel": 2}])
+@pytest.mark.parametrize("request_", [{"pipeline_parallel": 2}, {"tensor_parallel": 2}])
 def test_what_it_cannot_do_does_not_fit(request_: dict[str, Any]) -> None:
     assert vp.plan("llama3-8b", engine="transformers", context=1024, gpus="2x H100", **request_).fit.verdict == "does_not_fit"
 
