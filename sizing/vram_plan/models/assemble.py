@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 from ..errors import FormatError
 from ..formats import apply_format, find_format
@@ -24,7 +25,7 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
     if found.gguf is not None:
         return _from_gguf(found, found.gguf, ollama_tag)
     if found.config is not None:
-        architecture = read_architecture(found.config, f"config.json of {found.name}")
+        architecture = _one_of(read_architecture(found.config, f"config.json of {found.name}"))
     elif found.stored:
         from .names import architecture_from_safetensors
 
@@ -42,6 +43,12 @@ def assemble(found: Checkpoint, *, quant: str | None = None, ollama_tag: str | N
         return _from_headers(found, architecture, scheme.name if scheme else None, notes)
     tensors = apply_scheme(architecture.tensors, scheme) if scheme else architecture.tensors
     return _model(found, architecture, tensors, scheme.name if scheme else architecture.dtype, None, notes, ollama_tag)
+
+
+@lru_cache(maxsize=256)
+def _one_of(architecture: Architecture) -> Architecture:
+    """One object of all equal architectures: else caches compare tensor by tensor each time they are asked for a second one."""
+    return architecture
 
 
 def _scheme(found: Checkpoint) -> Scheme | None:
