@@ -12,7 +12,7 @@ from .hardware import Device
 from .models.model import Model
 
 __all__ = [
-    "at", "fewest_gpus", "headroom", "largest", "least_offload", "like", "longest_context", "most_sequences", "one_machine",
+    "allocated", "at", "fewest_gpus", "headroom", "largest", "least_offload", "like", "longest_context", "most_sequences", "one_machine",
     "rooms_of",
 ]  # fmt: skip
 
@@ -86,7 +86,7 @@ def headroom(model: Model, work: Work, devices: tuple[Device, ...]) -> int:
     quick: Room | None = getattr(module, "room", None)
     if quick is not None:
         return quick(model, work, devices)
-    found = module.allocate(model, work, devices)
+    found = allocated(model, work, devices)
     room = min(rooms_of(found, devices))
     return min(room, -1) if found.refusal else room
 
@@ -96,6 +96,13 @@ def one_machine(work: Work, devices: Sequence[Device]) -> str | None:
     if not devices or devices[0].node == devices[-1].node or getattr(engine_module(work.engine), "SPANS_MACHINES", False):
         return None
     return f"{work.engine} is planned on one machine: vLLM and SGLang work over several"
+
+
+def allocated(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
+    """What the engine allocates, refused where it takes no GPUs of several machines."""
+    found = engine_module(work.engine).allocate(model, work, devices)
+    why = one_machine(work, devices)
+    return replace(found, refusal=found.refusal or why) if why else found
 
 
 def rooms_of(found: Allocation, devices: Sequence[Device]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .errors import UsageError
 from .hardware import Detection, Device, resolve, this_processor
-from .inverse import at, fewest_gpus, least_offload, longest_context, most_sequences, one_machine
+from .inverse import allocated, at, fewest_gpus, least_offload, longest_context, most_sequences
 from .launching import launch
 from .models.loading import load
 from .models.model import Model
@@ -99,11 +99,9 @@ def evaluate(model: Model, work: Work, machine: Detection, notes: tuple[Note, ..
     """The plan of parsed work on resolved devices."""
     devices = machine.devices
     module = engine_module(work.engine)
-    found = module.allocate(model, work, devices)
+    found = allocated(model, work, devices)
     if hasattr(module, "completed"):
         found = module.completed(model, work, devices, found)
-    if why := one_machine(work, devices):
-        found = replace(found, refusal=found.refusal or why)
     placed = _place(found, devices)
     fit = _fit(model, work, devices, found, placed)
     speed = _speed(model, work, devices, found)

@@ -78,3 +78,10 @@ def test_it_is_quick_enough_to_look_at() -> None:
     table = vp.table(model, gpus="RTX 3060 12GB", quants=formats, contexts="2k,4k,8k,16k,24k,32k,36k,40k")
     assert sum(len(row.cells) for row in table.rows) == 96
     assert time.process_time() - start < 2
+
+
+def test_an_engine_of_one_machine_fits_no_two() -> None:
+    table = vp.table("llama3-8b", gpus="2 nodes x 2xL40S", engine="llama.cpp", quants="Q4_K_M", contexts="4k")
+    assert [cell.verdict for row in table.rows for cell in row.cells] == ["does_not_fit"]
+    (row,) = vp.sweep(["llama3-8b"], quants="Q4_K_M", contexts="4k", gpus=["2 nodes x 2xL40S"])
+    assert row.verdicts == ("does_not_fit",)

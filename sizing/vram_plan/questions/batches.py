@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from ..engines import Allocation, Work, engine_module
+from ..engines import Allocation, Work
 from ..engines.need import kv_bytes
 from ..errors import HardwareError, UsageError
 from ..hardware import Detection, Device
-from ..inverse import most_sequences
+from ..inverse import allocated, most_sequences
 from ..models.loading import load
 from ..models.model import Model
 from ..request import make_work
@@ -110,7 +110,7 @@ def batch_curve(
 
 
 def _allocated(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocation:
-    return engine_module(work.engine).allocate(model, work, devices)
+    return allocated(model, work, devices)
 
 
 def _estimate(model: Model, work: Work, devices: tuple[Device, ...]) -> SpeedEstimate:

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Final
 
-from ..engines import Allocation, Work, engine_module, engine_name
+from ..engines import Allocation, Work, engine_name
 from ..errors import UsageError
 from ..formats import Format, find_format, for_engine
 from ..hardware import Detection, Device, local_devices
-from ..inverse import rooms_of
+from ..inverse import allocated, rooms_of
 from ..models.model import Model
 from ..planner import named_machine, verdict_of
 from ..request import own_format
@@ -79,14 +79,14 @@ def name_of(devices: Sequence[Device]) -> str:
 
 def cell(model: Model, work: Work, devices: tuple[Device, ...]) -> Cell:
     """The verdict and the sums alone: no inverse questions, no suggestions."""
-    return _cell(work, devices, engine_module(work.engine).allocate(model, work, devices))
+    return _cell(work, devices, allocated(model, work, devices))
 
 
 def cell_and_speed(model: Model, work: Work, devices: tuple[Device, ...]) -> tuple[Cell, SpeedEstimate | None]:
     """A cell, and the speed where that is known."""
     from ..speed import estimate
 
-    found = engine_module(work.engine).allocate(model, work, devices)
+    found = allocated(model, work, devices)
     return _cell(work, devices, found), estimate(model, work, devices, found) if devices else None
 
 

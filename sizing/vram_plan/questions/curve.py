@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from ..engines import Allocation, Work, engine_module
+from ..engines import Allocation, Work
 from ..hardware import Detection, Device
-from ..inverse import longest_context, rooms_of
+from ..inverse import allocated, longest_context, rooms_of
 from ..models.loading import load
 from ..models.model import Model
 from ..planner import engine_on
@@ -124,7 +124,7 @@ def _even(planned: int, trained: int | None, longest: int | None) -> tuple[int, 
 
 
 def _allocation(model: Model, work: Work, context: int, devices: tuple[Device, ...]) -> Allocation:
-    return engine_module(work.engine).allocate(model, replace(work, context=context, prompt=min(work.prompt, context)), devices)
+    return allocated(model, replace(work, context=context, prompt=min(work.prompt, context)), devices)
 
 
 def _fullest(model: Model, work: Work, devices: tuple[Device, ...], longest: int) -> int:
@@ -158,7 +158,7 @@ def _times(model: Model, work: Work, devices: tuple[Device, ...]) -> Times | Non
 
     if not devices or model.architecture.kind != "decoder":
         return None
-    found = engine_module(work.engine).allocate(model, work, devices)
+    found = allocated(model, work, devices)
     token, prompt = step_of(model, work, devices, work.sequences, found), prompt_step(model, work, devices, found)
     if token is None or prompt is None:
         return None

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ..engines import Work, engine_module
+from ..engines import Work
 from ..hardware import Detection, Device
-from ..inverse import rooms_of
+from ..inverse import allocated, rooms_of
 from ..models.loading import load
 from ..models.model import Model
 from ..planner import verdict_of
@@ -69,10 +69,9 @@ def _work(model: Model, engine: str, sequences: int, kv_type: str | None) -> Wor
 
 def _verdicts(model: Model, work: Work, devices: tuple[Device, ...], contexts: tuple[int, ...]) -> tuple[Verdict, ...]:
     """Between two contexts of one verdict all are of it; else the middle is asked."""
-    allocate = engine_module(work.engine).allocate
 
     def ask(i: int) -> Verdict:
-        found = allocate(model, replace(work, context=contexts[i]), devices)
+        found = allocated(model, replace(work, context=contexts[i]), devices)
         return verdict_of(rooms_of(found, devices), devices, found) if devices else "unknown"
 
     last = len(contexts) - 1
