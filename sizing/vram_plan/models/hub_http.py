@@ -17,6 +17,7 @@ from typing import Any, Final, TypeVar
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from ..errors import FormatError, GatedModelError, HubError, ModelNotFoundError, VramPlanError
+from ..waiting import in_time
 from .json_guard import load_json
 
 __all__ = ["OFFLINE_WAYS", "Connection", "Deadline", "FileMissing", "RemoteFile", "endpoint", "is_offline"]
@@ -75,22 +76,7 @@ class Deadline:
 
     def guard(self, work: Callable[[], T]) -> T:
         """`work()`, given up when the time is over even if it hangs where no timeout reaches (a name look-up)."""
-        found: list[T] = []
-        failed: list[BaseException] = []
-
-        def run() -> None:
-            try:
-                found.append(work())
-            except BaseException as error:  # handed to the caller's thread
-                failed.append(error)
-
-        thread = threading.Thread(target=run, daemon=True, name="vram-plan-hub")
-        thread.start()
-        while thread.is_alive():
-            thread.join(min(self.left_s(), 1.0))
-        if failed:
-            raise failed[0]
-        return found[0]
+        return in_time(work, self.left_s, "vram-plan-hub")
 
 
 @dataclass(frozen=True)

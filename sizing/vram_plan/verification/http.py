@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import json
 import socket
-import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
 
-from ..errors import EngineError, UsageError, VramPlanError
+from ..errors import EngineError, UsageError
 from ..models.json_guard import load_json
+from ..waiting import in_time
 
 __all__ = ["MAX_REPLY", "Server", "server_at"]
 
 MAX_REPLY: Final = 16_000_000
 _CHUNK: Final = 1 << 16
 _MAX_LINE: Final = 1 << 20
+
+T = TypeVar("T")
 
 
 @dataclass(slots=True)
@@ -55,8 +57,7 @@ class Server:
 
     def ask(self, path: str, body: Any = None) -> tuple[int, bytes]:
         """The status and the body of an answer. Raises EngineError where none comes, in time, in bounds and from that host."""
-        answer: tuple[int, bytes] = self._guarded(lambda: self._read(path, body))
-        return answer
+        return self._guarded(lambda: self._read(path, body))
 
     def json(self, path: str, body: Any = None) -> Any | None:
         """The JSON of an answer; None where the server knows no such page. Raises EngineError, FormatError."""
@@ -72,8 +73,7 @@ class Server:
 
     def events(self, path: str, body: Any) -> list[tuple[float, bytes]]:
         """The lines of a streamed answer, each with the second it came after the request was sent."""
-        lines: list[tuple[float, bytes]] = self._guarded(lambda: self._stream(path, body))
-        return lines
+        return self._guarded(lambda: self._stream(path, body))
 
     # one request
 
@@ -83,33 +83,22 @@ class Server:
             raise EngineError(f"{self.address} was too slow: no full answer within {self.timeout_s:g} s", "give it longer with --timeout")
         return left
 
-    def _guarded(self, work: Any) -> Any:
-        """`work()`, given up when the time is over even where no timeout reaches (a name look-up, headers that drip)."""
-        found: list[Any] = []
-        failed: list[BaseException] = []
+    def _guarded(self, work: Callable[[], T]) -> T:
+        """`work()`, given up when the time is over; what went wrong in words."""
+        try:
+            return in_time(work, self._waiting, "vram-plan-verify", 0.5)
+        except (OSError, HTTPException, ValueError) as error:
+            raise self._failure(error) from None
 
-        def run() -> None:
-            try:
-                found.append(work())
-            except BaseException as error:  # handed to the caller's thread
-                failed.append(error)
+    def _waiting(self) -> float:
+        left = self._left()
+        if self.progress is not None:
+            self.progress(round(self.timeout_s - left), round(self.timeout_s))
+        return left
 
-        thread = threading.Thread(target=run, daemon=True, name="vram-plan-verify")
-        thread.start()
-        while thread.is_alive():
-            left = self._left()
-            if self.progress is not None:
-                self.progress(round(self.timeout_s - left), round(self.timeout_s))
-            thread.join(min(left, 0.5))
-        if failed:
-            raise failed[0] if isinstance(failed[0], VramPlanError) else self._failure(failed[0])
-        return found[0]
-
-    def _failure(self, error: BaseException) -> BaseException:
-        if isinstance(error, (OSError, HTTPException, ValueError)):
-            why = "connection refused" if isinstance(error, ConnectionRefusedError) else _words(error)
-            return EngineError(f"nothing that can be read answers at {self.address}: {why}", "is the server running, and is this its port?")
-        return error
+    def _failure(self, error: Exception) -> EngineError:
+        why = "connection refused" if isinstance(error, ConnectionRefusedError) else _words(error)
+        return EngineError(f"nothing that can be read answers at {self.address}: {why}", "is the server running, and is this its port?")
 
     @contextmanager
     def _open(self, path: str, body: Any) -> Iterator[tuple[HTTPConnection, HTTPResponse]]:
