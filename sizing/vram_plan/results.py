@@ -7,15 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from .models.architecture import Basis
 from .models.model import Parameters
-from .values import dataclass
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from .values import Dumped, dataclass
 
 __all__ = [
     "DevicePlan", "EstimatedRate", "Fit", "Group", "HostPlan", "LaunchCommand", "Memory", "ModelSummary", "Need", "Note", "Plan",
@@ -187,7 +183,7 @@ class RequestSummary:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Plan:
+class Plan(Dumped):
     """A model, a context, a format and a machine: every byte with its reason, and the verdict.
 
     The `model_…` methods are named and behave as pydantic's, which does their work when it is first asked for.
@@ -206,29 +202,3 @@ class Plan:
     speed: SpeedEstimate | None
     launch: tuple[LaunchCommand, ...]
     notes: tuple[Note, ...]
-
-    def model_dump(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """The plan as plain values; with `mode="json"` exactly what its JSON holds."""
-        dumped: dict[str, Any] = _adapter().dump_python(self, mode=mode)
-        return dumped
-
-    def model_dump_json(self, indent: int | None = None) -> str:
-        """The plan as JSON text."""
-        return str(_adapter().dump_json(self, indent=indent), "utf-8")
-
-    @classmethod
-    def model_validate_json(cls, text: str | bytes) -> Plan:
-        """The plan a JSON text holds. Raises pydantic's ValidationError where it holds none."""
-        return _adapter().validate_json(text)
-
-    @classmethod
-    def model_json_schema(cls) -> dict[str, Any]:
-        """The JSON schema of `model_dump_json`."""
-        return _adapter().json_schema(mode="serialization")
-
-
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Plan]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Plan)

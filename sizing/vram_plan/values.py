@@ -1,16 +1,19 @@
-"""What this project's values are made with: a `dataclass` that is quicker to import, and a key for caches."""
+"""What this project's values are made with: a `dataclass` that is quicker to import, its JSON, and a key for caches."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 from operator import attrgetter
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NoReturn, Self
 
-__all__ = ["Same", "dataclass"]
+__all__ = ["Dumped", "Same", "dataclass"]
 
 if TYPE_CHECKING:
     from dataclasses import dataclass
+
+    from pydantic import TypeAdapter
 else:
 
     def dataclass(*, frozen: bool, slots: bool = False, eq: bool = True, kw_only: bool = False) -> Callable[[type], type]:
@@ -86,6 +89,43 @@ def _restored(cls: Any, fields: dict[str, Any]) -> Any:
 
 
 _VALUE = {"__repr__": _repr, "__setattr__": _frozen, "__delattr__": _frozen, "__reduce__": _reduced}
+
+
+class Dumped:
+    """A value's JSON: these methods are named and behave as pydantic's, which does their work when it is first asked for."""
+
+    __slots__ = ()
+    #: Whether JSON must have each field's own type, as a file from elsewhere must.
+    _STRICT: ClassVar[bool] = False
+
+    def model_dump(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
+        """As plain values; with `mode="json"` exactly what its JSON holds."""
+        dumped: dict[str, Any] = _adapter(type(self)).dump_python(self, mode=mode)
+        return dumped
+
+    def model_dump_json(self, indent: int | None = None) -> str:
+        """As JSON text."""
+        return str(_adapter(type(self)).dump_json(self, indent=indent), "utf-8")
+
+    @classmethod
+    def model_validate_json(cls, text: str | bytes) -> Self:
+        """What a JSON text holds. Raises pydantic's ValidationError where it holds no such value."""
+        value: Self = _adapter(cls).validate_json(text, strict=cls._STRICT)
+        return value
+
+    @classmethod
+    def model_json_schema(cls) -> dict[str, Any]:
+        """The JSON schema of `model_dump_json`."""
+        return _adapter(cls).json_schema(mode="serialization")
+
+
+def _new_adapter(kind: Any) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+_adapter: Callable[[Any], TypeAdapter[Any]] = cache(_new_adapter)
 
 
 class Same:

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import field
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Final, Literal
 
-from ..values import dataclass
-
-if TYPE_CHECKING:
-    from pydantic import TypeAdapter
+from ..values import Dumped, dataclass
 
 __all__ = [
     "SCHEMA", "EngineScale", "Figure", "Fitted", "HeldOut", "Kind", "Mode", "Point", "Profile", "ProfiledDevice", "Quantity", "Software",
@@ -193,11 +189,13 @@ class EngineScale:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Profile:
+class Profile(Dumped):
     """A device's calibration. `date` is the day it was measured (ISO 8601), `vram_plan` the version that did.
 
     `software` is None and `points` are none where only an engine was measured (`verify --save`).
     """
+
+    _STRICT = True
 
     schema: Literal["vram-plan-profile/1"] = SCHEMA
     date: str
@@ -221,24 +219,3 @@ class Profile:
         """The largest held-out error of a quantity, without its sign; of `mode` where one is named. None: nothing was held out."""
         errors = [abs(row.error) for row in self.held_out if row.quantity == quantity and mode in (None, row.mode)]
         return max(errors, default=None)
-
-    def model_dump(self, mode: Literal["python", "json"] = "python") -> dict[str, Any]:
-        """The profile as plain values; with `mode="json"` exactly what its JSON holds."""
-        dumped: dict[str, Any] = _adapter().dump_python(self, mode=mode)
-        return dumped
-
-    def model_dump_json(self, indent: int | None = None) -> str:
-        """The profile as JSON text."""
-        return str(_adapter().dump_json(self, indent=indent), "utf-8")
-
-    @classmethod
-    def model_validate_json(cls, text: str | bytes) -> Profile:
-        """The profile a JSON text holds. Raises pydantic's ValidationError where it holds none."""
-        return _adapter().validate_json(text, strict=True)
-
-
-@lru_cache(maxsize=1)
-def _adapter() -> TypeAdapter[Profile]:
-    from pydantic import TypeAdapter
-
-    return TypeAdapter(Profile)

@@ -88,9 +88,6 @@ class Reads:
         """Bytes of weights a decode step over `tokens` sequences reads."""
         return self.shared_bytes + self.head_bytes + self.expert_bytes * self.touched(tokens)
 
-    def weight_parameters(self, tokens: float) -> float:
-        return self.shared_parameters + self.head_parameters + self.expert_parameters * self.touched(tokens)
-
     @property
     def active_parameters(self) -> float:
         """Parameters one token is multiplied with, the output matrix apart."""
