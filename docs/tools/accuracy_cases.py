@@ -94,7 +94,11 @@ def kind_of(architecture: Architecture) -> str:
 
 
 def local(config: Mapping[str, Any]) -> Model:
-    return assemble(Checkpoint(name="config", reference="config", kind="local", source="a case's own config", config=dict(config)))
+    scheme = config.get("quantization_config")
+    own = Checkpoint(
+        name="config", reference="config", kind="local", source="a case's own config", config=dict(config), quantization=scheme
+    )
+    return assemble(own)
 
 
 @cache
@@ -103,6 +107,12 @@ def named(name: str) -> Model:
     if name.startswith("class-default/"):
         return local(next(row["config"] for row in rows("oracle.jsonl") if row["model"] == name))
     return vp.load(name, offline=True)
+
+
+def logged(row: Mapping[str, Any]) -> Model:
+    """The model of a log: one of the catalogue, with what its config says otherwise."""
+    model = named(row["model"])
+    return local({**(model.config or {}), **row["config"]}) if "config" in row else model
 
 
 # The textbook
@@ -271,7 +281,7 @@ def vllm_log_cases(every: int) -> Found:
     for row in rows("vllm_logs.jsonl", every):
         given = {"gpu_memory_utilization": "utilization", "max_num_batched_tokens": "batch", "max_num_seqs": "sequences"}
         given |= {"version": "version", "speculative_tokens": "speculative"}
-        model, options = named(row["model"]), {name: row[key] for name, key in given.items() if key in row}
+        model, options = logged(row), {name: row[key] for name, key in given.items() if key in row}
         planned = partial(
             vp.plan, model, engine="vllm", gpus=f"{row['gpus']}x {row['gpu']}", tensor_parallel=row["tp"], quant=row.get("quant"),
             kv_type=row.get("kv"), context=row.get("length", 8192),

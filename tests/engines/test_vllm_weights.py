@@ -14,6 +14,7 @@ import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines.base import Work
+from vram_plan.engines.vllm.allocator import allocator_slack
 from vram_plan.engines.vllm.classes import vllm_class
 from vram_plan.engines.vllm.layout import expert_bytes, linear_bytes, mxfp4_padding
 from vram_plan.engines.vllm.ropes import RopeTable, rope_tables
@@ -236,6 +237,52 @@ def test_hopper_keeps_zero_points_that_other_gpus_free() -> None:
     assert extra(name, "0.29", 9, "GPTQ") == extra(name, "0.32", 9, "GPTQ") + 28 * 4 * (3 * 3584 + 18944)  # g_idx
     assert extra(name, "0.32", 9, "AWQ") == extra(name, "0.32", 8, "AWQ") + weights // 128 * 12 // 8  # 4 → 16 bits
     assert extra(name, "0.17", 9, "AWQ") == extra(name, "0.32", 8, "AWQ")
+
+
+@pytest.mark.parametrize(
+    ("sizes", "slack"),
+    [
+        ((8.0, 1.75, 8.0, 1.75), 0.5),  # one segment of 20 MiB: half a MiB is too little to be cut off
+        ((12.5, 1.25), 0.25),  # a segment of 14 MiB; what it leaves takes the second
+        ((11.25, 0.25), 0.75),
+        ((9.0, 9.0, 9.0), 0),
+        ((2.0 ** -20,), 511 / (1 << 20)),
+    ],
+)  # fmt: skip
+def test_what_the_allocator_counts_beyond_what_is_asked_for(sizes: tuple[float, ...], slack: float) -> None:
+    assert allocator_slack(int(size * (1 << 20)) for size in sizes) == int(slack * (1 << 20))
+
+
+@pytest.mark.parametrize(
+    ("scheme", "family"),
+    [
+        ({"quant_method": "gptq", "bits": 4, "group_size": 128, "desc_act": True}, "GPTQ"),
+        ({"quant_method": "compressed-tensors", "config_groups": {"a": {"targets": ["Linear"], "weights": {
+            "num_bits": 4, "type": "int", "group_size": 128, "symmetric": True, "actorder": "group"}}}}, "CT"),
+    ],
+)  # fmt: skip
+def test_activation_order_takes_indices_up_to_version_0_29(scheme: dict[str, Any], family: str, tmp_path: Path) -> None:
+    """Two int32 for each input of a matrix (GPTQ on Hopper has one already); where inputs are cut, the scales of all. Marlin then."""
+    known = vp.load("llama3.1-8b", offline=True)
+    plain = json.loads(json.dumps(scheme).replace('"group"', '"static"').replace('"desc_act": true', '"desc_act": false'))
+    found = []
+    for number, asked in enumerate((scheme, plain)):
+        path = tmp_path / f"{number}.json"
+        path.write_text(json.dumps({**(known.config or {}), "quantization_config": asked}))
+        found.append(vp.load(str(path), offline=True))
+    inputs, cut = 32 * 3 * 4096, 32 * 14336
+
+    def more(tp: int, capability: int) -> int:
+        old = (("version", "0.19"),)
+        sorted_, unsorted = (rank_weights(m, work(m, options=old), tp, 1, capability=(capability, 0)).total for m in found)
+        return sorted_ - unsorted
+
+    assert more(1, 9) == (1 if family == "GPTQ" else 2) * 4 * (inputs + cut)
+    assert more(1, 8) == 2 * 4 * (inputs + cut)
+    scales = 32 * 4096 * (14336 + 4096) // 128 // 2 * 2
+    assert more(2, 8) == 2 * 4 * (32 * 2 * 4096 + (32 * 4096 + cut) // 2) + scales
+    assert refusal(found[0], work(found[0]), 1, 1) and refusal(found[0], work(found[0], options=(("version", "0.29"),)), 1, 1) is None
+    assert refusal(found[1], work(found[1]), 1, 1) is None
 
 
 def test_layouts_of_experts() -> None:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from ...formats import Format, apply_format
@@ -13,7 +12,7 @@ from ...models.model import Model
 from .classes import VllmClass, text_config, vllm_class
 from .shards import LayerHeads, cut_of
 
-__all__ = ["layer_heads", "vllm_tensors"]
+__all__ = ["has_act_order", "layer_heads", "vllm_tensors"]
 
 
 @lru_cache(maxsize=128)
@@ -28,8 +27,20 @@ def vllm_tensors(model: Model, format: Format) -> tuple[Tensor, ...]:
         tensors = apply_format(model.architecture, format)
     tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
     if not own and format.family == "scheme":
-        tensors = tuple(replace(t, stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
+        tensors = tuple(t._replace(stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
     return (*tensors, *_missing_v(tensors), *_missing_k_biases(tensors), *_missing_biases(model, kind, tensors))
+
+
+def has_act_order(model: Model, format: Format) -> bool:
+    """Whether a checkpoint's rows are sorted by activation and its groups are not (GPTQ's desc_act, compressed-tensors' actorder)."""
+    config = model.quantization
+    if config is None or format.name != model.stored_format:
+        return False
+    if str(config.get("quant_method")).lower() == "gptq":
+        return bool(config.get("desc_act")) and config.get("group_size") != -1
+    groups = config.get("config_groups")
+    found = [group.get("weights") for group in groups.values() if isinstance(group, Mapping)] if isinstance(groups, Mapping) else []
+    return any(isinstance(weights, Mapping) and weights.get("actorder") in ("group", "dynamic", True) for weights in found)
 
 
 def _without_exceptions(tensor: Tensor, format: Format, kind: VllmClass) -> bool:
@@ -52,7 +63,7 @@ def _missing_v(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:
     with_v = {t.layer for t in tensors if t.role == "attn_v"}
     for tensor in tensors:
         if tensor.role == "attn_k" and tensor.part == "text" and tensor.layer not in with_v:
-            yield replace(tensor, role="attn_v")
+            yield tensor._replace(role="attn_v")
 
 
 def _missing_k_biases(tensors: tuple[Tensor, ...]) -> Iterator[Tensor]:

@@ -18,7 +18,7 @@ from ...models.model import Model
 from ...values import dataclass
 from ..base import Work
 from .classes import vision_heads, vllm_class
-from .inventory import vllm_tensors
+from .inventory import has_act_order, vllm_tensors
 from .shards import cut_of, padded_vocab, stage_layers
 from .versions import numbers
 
@@ -28,6 +28,8 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 _FP8_BLOCK: Final = 128
 #: The version these rules are of, and what a class it no longer has was last run by.
 _VERSION: Final = "0.32"
+#: From here on no kernel sorts inputs (quantization/utils/gptq_utils.py of 0.30; not in 0.29).
+_NO_ACT_ORDER: Final = (0, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,12 +72,12 @@ def _unsupported(model: Model, asked: _Asked) -> str | None:
 def _checkpoint(model: Model, asked: _Asked) -> str | None:
     """A checkpoint whose quantisation config vLLM does not take."""
     config = model.quantization
-    if asked.format.name != model.stored_format or config is None or str(config.get("quant_method")).lower() != "gptq":
+    if asked.format.name != model.stored_format or config is None:
         return None
-    if "desc_act" not in config:
+    if str(config.get("quant_method")).lower() == "gptq" and "desc_act" not in config:
         return "the checkpoint's GPTQ config does not say desc_act, which vLLM asks for"
-    if config["desc_act"] and config.get("group_size") != -1:
-        return "vLLM no longer runs GPTQ checkpoints with desc_act (activation order) and groups"
+    if has_act_order(model, asked.format) and numbers(asked.version)[:2] >= _NO_ACT_ORDER:
+        return "vLLM no longer runs checkpoints with activation order and groups (GPTQ's desc_act, compressed-tensors' actorder)"
     return None
 
 

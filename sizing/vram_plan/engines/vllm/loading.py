@@ -16,6 +16,7 @@ from typing import Any, Final
 from ...formats.storage import block_elements
 from ...models.architecture import Tensor
 from ...values import dataclass
+from .allocator import allocator_slack
 from .layout import expert_shape, packed_bits
 from .versions import numbers, table
 
@@ -28,12 +29,15 @@ _MIB: Final = 1 << 20
 #: Roles whose tensors vLLM puts into one.
 _FUSED: Final = {
     **dict.fromkeys(("attn_q", "attn_k", "attn_v"), "qkv"),
+    **dict.fromkeys(("v.attn_q", "v.attn_k", "v.attn_v"), "v.qkv"),
     **dict.fromkeys(("attn_q_a", "attn_kv_a_mqa"), "qkv_a"),
     **{f"ffn_{side}{kind}": f"gate_up{kind}" for side in ("gate", "up") for kind in ("", "_shexp", "_exps")},
 }
 #: Rows of MXFP4 scales are swizzled for 8 warps: 2 × 8 × 2 × 8.
 _SCALE_ROWS: Final = 256
 _MXFP4_BLOCK: Final = 32
+#: From this size on a tensor has memory of its own; what else an expert's layout is made from is freed again.
+_OWN_SEGMENT: Final = 10 * _MIB
 #: Machete's tiles of inputs and outputs, and the group sizes it takes.
 _MACHETE: Final = (64, 128)
 _MACHETE_GROUP: Final = 128
@@ -76,34 +80,57 @@ def loading_of(version: str | None) -> Loading:
     return rows[-1] if version is None else [row for row in rows if row.since <= numbers(version)][-1]
 
 
-def loaded(held: Iterable[Held], rule: Loading, hopper: bool, triton: bool) -> Loaded:
-    """What loading does to one rank's tensors. `hopper`: compute capability 9; `triton`: MXFP4 experts run on Triton's kernels."""
+def loaded(held: Iterable[Held], rule: Loading, hopper: bool, triton: bool, act_order: bool = False) -> Loaded:
+    """What loading does to one rank's tensors. `hopper`: compute capability 9; `triton`: MXFP4 experts run on Triton's kernels;
+    `act_order`: GPTQ's rows are in an order of their own (activation order, with groups)."""
     together: dict[object, list[Held]] = defaultdict(list)
     for part in held:
         tensor = part[0]
         together[tensor.part, tensor.layer, _FUSED.get(tensor.role, tensor.role)].append(part)
     added: dict[str, int] = defaultdict(int)
+    sizes: list[int] = []
     freed, latent = 0, False
-    for parts in together.values():
+    for parts in sorted(together.values(), key=_creation):
         tensor, shape, _ = parts[0]
         latent |= tensor.role == "attn_kv_b"
         if tensor.experts and tensor.stored_as == "MXFP4" and triton and len(shape) == 3:
-            sizes = _swizzled(parts, rule)
-            added["MXFP4 experts laid out for Triton"] += sum(sizes) - sum(size for *_, size in parts)
+            swizzled = _swizzled(parts, rule)
+            added["MXFP4 experts laid out for Triton"] += sum(swizzled) - sum(size for *_, size in parts)
+            sizes += [size for size in swizzled if size >= _OWN_SEGMENT]
         else:
-            sizes = [sum(min(_packed(*part), part[2]) for part in parts)]
+            sizes += _created(parts)
         if triton and tensor.role.endswith("_exps.bias"):
             added["fp32 biases of the experts"] += sum(size for *_, size in parts)
         if tensor.role == "attn_kv_b" and packed_bits(tensor.stored_as) < 16:
             added["16-bit copies of kv_b_proj for MLA's decode"] += 2 * math.prod(shape)
-        more, less = _zero_points(parts, rule, hopper)
+        machete = hopper and _runs_on_machete(parts, act_order)
+        more, less = _zero_points(parts, rule, machete)
         added["zero points and indices as Machete keeps them"] += more
+        if act_order:
+            added["indices of activation order"] += _order(parts, rule, machete)
         if rule.moe_index and tensor.stored_as.startswith("CT") and tensor.experts >= _MANY_EXPERTS and len(shape) == 3:
             added["two indices of every expert's inputs"] += 2 * 4 * shape[0] * shape[2]
         freed += less
-        added["the allocator's rounding of large tensors to 2 MiB"] += sum(_slack(size) for size in sizes)
+    added["what the allocator rounds up"] += allocator_slack(sizes)
     added["FlashInfer's workspace for MLA"] += rule.mla_workspace_mib * _MIB * latent
     return Loaded(sum(added.values()), freed, ", ".join(text for text, size in added.items() if size))
+
+
+def _creation(parts: list[Held]) -> tuple[bool, int, bool]:
+    """The order vLLM creates tensors in: towers before the text model, embedding, layers (attention first), head."""
+    tensor = parts[0][0]
+    layer = tensor.layer if tensor.layer is not None else -1 if "embd" in tensor.role else 1 << 30
+    return tensor.part == "text", layer, tensor.role.startswith(("ffn", "exp_probs"))
+
+
+def _created(parts: list[Held]) -> list[int]:
+    """Tensors of weights that vLLM puts into one: packed values, scales, zero points."""
+    stored_as = parts[0][0].stored_as
+    bits, size = packed_bits(stored_as), sum(size for *_, size in parts)
+    packed = sum(min(_packed(*part), part[2]) for part in parts)
+    group = block_elements(stored_as)
+    zeros = packed // group if bits < 8 and group > 1 and stored_as.startswith(("GPTQ", "AWQ", "CTZ")) else 0
+    return [packed, max(size - packed - zeros, 0), zeros]
 
 
 def _packed(tensor: Tensor, shape: tuple[int, ...], size: int) -> int:
@@ -128,7 +155,16 @@ def _swizzled(parts: list[Held], rule: Loading) -> list[int]:
     return [values, scales, experts * rows * groups * rule.mxfp4_scales_kept]
 
 
-def _zero_points(parts: list[Held], rule: Loading, hopper: bool) -> tuple[int, int]:
+def _runs_on_machete(parts: list[Held], act_order: bool) -> bool:
+    """Whether Hopper's kernel takes a packed matrix: whole tiles, and with activation order inputs that are not cut."""
+    tensor, shape, _ = parts[0]
+    if len(shape) != 2 or (act_order and shape[1] != tensor.shape[-1]):
+        return False
+    rows = sum(part[1][0] for part in parts)
+    return block_elements(tensor.stored_as) in (0, 1, _MACHETE_GROUP) and shape[1] % _MACHETE[0] == 0 and rows % _MACHETE[1] == 0
+
+
+def _zero_points(parts: list[Held], rule: Loading, machete: bool) -> tuple[int, int]:
     """Bytes added and freed by what a 4-bit kernel does with zero points: Machete (Hopper) widens them to 16 bits, or keeps unused ones;
     Marlin frees those of symmetric GPTQ."""
     tensor, shape, _ = parts[0]
@@ -137,14 +173,23 @@ def _zero_points(parts: list[Held], rule: Loading, hopper: bool) -> tuple[int, i
         return 0, 0
     elements, group = sum(math.prod(part[1]) for part in parts), block_elements(tensor.stored_as)
     groups = elements // group if group > 1 else sum(part[1][0] for part in parts)
-    rows = sum(part[1][0] for part in parts)
-    machete = hopper and group in (0, 1, _MACHETE_GROUP) and shape[1] % _MACHETE[0] == 0 and rows % _MACHETE[1] == 0
     if family == "GPTQ":
         return (4 * shape[1] * rule.gptq_index, 0) if machete else (0, groups * bits // 8)
     return (groups * (16 - bits) // 8 if machete and (family == "CTZ" or rule.awq_machete) else 0), 0
 
 
-def _slack(size: int) -> int:
-    """What PyTorch's allocator keeps beyond a tensor of 10 MiB or more: its last 2 MiB, unless over 1 MiB of that is free."""
-    rest = -size % (2 * _MIB)
-    return rest if size >= 10 * _MIB and rest <= _MIB else 0
+def _order(parts: list[Held], rule: Loading, machete: bool) -> int:
+    """Indices that sort the inputs of a packed matrix, beside those Machete keeps anyway, and scales of inputs other ranks have.
+
+    Source: vLLM 0.19, kernels/linear/mixed_precision/{machete,marlin}.py, quantization/gptq_marlin.py,
+    compressed_tensors_wNa16.py, marlin_utils.py (`marlin_repeat_scales_on_all_ranks`).
+    """
+    tensor, shape, _ = parts[0]
+    family = tensor.stored_as.split("-")[0]
+    if family not in ("GPTQ", "CT", "CTZ"):
+        return 0
+    counted = family == "GPTQ" and machete and rule.gptq_index
+    stacked = shape[0] if len(shape) == 3 else 1
+    indices = (1 if counted else 2) * 4 * shape[-1] * stacked
+    groups = (tensor.shape[-1] - shape[-1]) // max(block_elements(tensor.stored_as), 1)
+    return indices + sum(2 * groups * math.prod(part[1][:-1]) for part in parts)

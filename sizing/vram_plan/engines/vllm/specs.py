@@ -171,14 +171,14 @@ def _with_drafts(model: Model, setup: CacheSetup) -> list[CacheLayer]:
     drafts = sorted({t.layer for t in model.architecture.tensors if t.part == "mtp" and t.layer is not None})
     last = [layer for layer in layers if layer.kind in ("full", "latent")]
     if setup.speculative and drafts and last:
-        layers += [replace(last[-1], layer=number) for number in drafts]
+        layers += [last[-1]._replace(layer=number) for number in drafts]
     return layers
 
 
 def _expanded(model: Model, layer: CacheLayer) -> CacheLayer:
     config = text_config(model)
     width = sum(v for v in (config.get("qk_nope_head_dim"), config.get("qk_rope_head_dim")) if isinstance(v, int)) or layer.k_dim
-    return replace(layer, kind="full", kv_heads=layer.heads, k_dim=width, v_dim=width, latent_rank=0)
+    return layer._replace(kind="full", kv_heads=layer.heads, k_dim=width, v_dim=width, latent_rank=0)
 
 
 # --- block sizes ------------------------------------------------------------------------------------------------------

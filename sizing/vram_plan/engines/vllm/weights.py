@@ -16,7 +16,7 @@ from ...models.model import Model
 from ...values import dataclass
 from ..base import Work
 from .classes import VllmClass, vision_heads, vllm_class
-from .inventory import layer_heads, vllm_tensors
+from .inventory import has_act_order, layer_heads, vllm_tensors
 from .layout import expert_bias_bytes, expert_bytes, linear_bytes, mxfp4_padding
 from .legal import refusal
 from .loading import Held, Loaded, Loading, loaded, loading_of
@@ -97,7 +97,7 @@ class _Cut:
 def _stage_sums(model: Model, format: Format, cut: _Cut, padding: tuple[int, int], kernels: tuple[Loading, bool]) -> _Sums:
     held = tuple(_held(model, format, vllm_class(model), cut, padding))
     rule, hopper = kernels
-    after = loaded(held, rule, hopper, padding[0] == 1)
+    after = loaded(held, rule, hopper, padding[0] == 1, has_act_order(model, format))
     why = f"{model.parameters.total:,} parameters in {format.name}" + _split_words(cut)
     return _Sums(sum(size for *_, size in held), after, why)
 
