@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 import pytest
 import vram_plan as vp
 from vram_plan.calibration.layout import layout_of
-from vram_plan.calibration.shapes import first_layers, from_wire, ladder_shape, to_wire
+from vram_plan.calibration.shapes import first_layers, from_wire, ladder_shape
 from vram_plan.models.architecture import Architecture
 from vram_plan.models.dialects import read_architecture
 
@@ -215,7 +216,7 @@ def test_an_architecture_survives_the_way_to_the_measuring_process() -> None:
     import json
 
     architecture = ladder_shape(1024, 4, 8192, mixture=True)
-    assert from_wire(json.loads(json.dumps(to_wire(architecture)))) == architecture
+    assert from_wire(json.loads(json.dumps(asdict(architecture)))) == architecture
 
 
 @pytest.mark.parametrize("mixture", [False, True])

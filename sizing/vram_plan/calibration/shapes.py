@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import replace
 from typing import Any
 
 from ..models.architecture import Architecture, CacheLayer, Tensor
 from ..models.dialects import read_architecture
 
-__all__ = ["first_layers", "from_wire", "ladder_shape", "to_wire"]
+__all__ = ["first_layers", "from_wire", "ladder_shape"]
 
 _EXPERTS, _CHOSEN = 8, 2
 
@@ -50,15 +50,10 @@ def first_layers(architecture: Architecture, layers: int) -> Architecture:
     )
 
 
-def to_wire(architecture: Architecture) -> dict[str, Any]:
-    """An architecture as plain values for the measuring process."""
-    return asdict(architecture)
-
-
 def from_wire(wire: Mapping[str, Any]) -> Architecture:
-    """What `to_wire` wrote."""
+    """An architecture as `dataclasses.asdict` wrote it for the measuring process."""
     fields = dict(wire)
-    fields["tensors"] = tuple(Tensor(**{**row, "shape": tuple(row["shape"])}) for row in wire["tensors"])
-    fields["cache_layers"] = tuple(CacheLayer(**row) for row in wire["cache_layers"])
+    fields["tensors"] = tuple(Tensor(role, layer, tuple(shape), *rest) for role, layer, shape, *rest in wire["tensors"])
+    fields["cache_layers"] = tuple(CacheLayer(*row) for row in wire["cache_layers"])
     fields["notes"] = tuple(wire["notes"])
     return Architecture(**fields)

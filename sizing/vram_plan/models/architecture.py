@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from ..values import dataclass
 
@@ -24,8 +23,7 @@ CACHE_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "fp8": 1}
 _TABLES = ("rope_", "buffer.")
 
 
-@dataclass(frozen=True, slots=True)
-class Tensor:
+class Tensor(NamedTuple):
     """One weight, or one stack of expert weights.
 
     `role` is the field's most used short name, the one GGUF files use: `token_embd`, `output`, `attn_q`, `ffn_down`,
@@ -47,8 +45,7 @@ class Tensor:
         return 0 if self.role.startswith(_TABLES) else math.prod(self.shape)
 
 
-@dataclass(frozen=True, slots=True)
-class CacheLayer:
+class CacheLayer(NamedTuple):
     """What one layer keeps for one sequence. A layer with attention and a state (Falcon-H1) has two of these.
 
     Per token: `kv_heads × (k_dim + v_dim) + index_dim` elements. A latent layer (MLA) has one head whose `k_dim` is
@@ -130,7 +127,7 @@ class Architecture:
     @cached_property
     def cache_kinds(self) -> tuple[tuple[CacheLayer, int], ...]:
         """The cache layers that differ in more than their place, and how many there are of each."""
-        counts = Counter(replace(layer, layer=0, source=None) for layer in self.cache_layers)
+        counts = Counter(layer._replace(layer=0, source=None) for layer in self.cache_layers)
         return tuple(counts.items())
 
     @cached_property

@@ -7,7 +7,6 @@ llama-kv-cache.cpp, llama-hparams.cpp (`n_embd_r`, `n_embd_s`).
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -87,7 +86,7 @@ def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
         return tuple(_expanded(a, layer) for layer in a.cache_layers)
     if a.family in _WINDOWED or a.family in WINDOWS:
         return a.cache_layers
-    return tuple(replace(layer, kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
+    return tuple(layer._replace(kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
 
 
 def _expanded(a: Architecture, layer: CacheLayer) -> CacheLayer:
@@ -96,7 +95,7 @@ def _expanded(a: Architecture, layer: CacheLayer) -> CacheLayer:
     heads = layer.heads or a.heads
     q, both = (shapes.get(role, (0,))[0] for role in ("attn_q_b" if "attn_q_b" in shapes else "attn_q", "attn_kv_b"))
     k_dim, v_dim = q // heads, shapes.get("attn_output", (0, 0))[-1] // heads
-    return replace(layer, kind="full", kv_heads=heads, k_dim=k_dim, v_dim=v_dim, latent_rank=0) if both else layer
+    return layer._replace(kind="full", kv_heads=heads, k_dim=k_dim, v_dim=v_dim, latent_rank=0) if both else layer
 
 
 @dataclass(frozen=True, slots=True)

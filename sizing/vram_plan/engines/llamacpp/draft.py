@@ -61,13 +61,13 @@ def predictor(model: Model) -> Model:
     """A model's prediction layers as a model. Raises UsageError where it has none that llama.cpp runs."""
     a = model.architecture
     own = [t for t in a.tensors if t.part == "mtp"]
-    tensors = tuple(replace(t, part="text", layer=t.layer - a.layers) for t in own if t.layer is not None and t.layer >= a.layers)
+    tensors = tuple(t._replace(part="text", layer=t.layer - a.layers) for t in own if t.layer is not None and t.layer >= a.layers)
     owners = [layer for layer in a.cache_layers if layer.kv_heads and layer.kind not in ("shared", "cross")]
     if a.family not in _PREDICTS or not tensors or not owners:
         raise UsageError(f"{model.name} has no prediction layers llama.cpp drafts with", "leave mtp out, or name a draft model")
     count = 1 + max(t.layer or 0 for t in tensors)
-    last = replace(owners[-1], kind="latent" if owners[-1].latent_rank else "full", window=0)
-    caches = tuple(replace(last, layer=i) for i in range(count))
+    last = owners[-1]._replace(kind="latent" if owners[-1].latent_rank else "full", window=0)
+    caches = tuple(last._replace(layer=i) for i in range(count))
     shape: Architecture = replace(a, layers=count, tensors=tensors, cache_layers=caches)
     return replace(model, architecture=shape, tensors=tensors)
 

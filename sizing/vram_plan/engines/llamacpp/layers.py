@@ -7,7 +7,6 @@ where the order of operations differs by family, the families are listed here. S
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import replace
 from functools import cached_property, lru_cache
 from itertools import groupby
 from typing import Final
@@ -108,11 +107,11 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
     for tensor in a.tensors:
         if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
             weights[tensor.layer][tensor.role] = tensor.shape
-    caches = {layer.layer: replace(layer, layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
+    caches = {layer.layer: layer._replace(layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
     for layer in a.cache_layers:
         if layer.kind == "shared" and layer.source in caches:
-            caches[layer.layer] = replace(caches[layer.source], kind="shared")
-    states = {layer.layer: replace(layer, layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
+            caches[layer.layer] = caches[layer.source]._replace(kind="shared")
+    states = {layer.layer: layer._replace(layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
     deep = families.DEEPSTACK.get(a.family, 0)
     turned = [is_rotary(a, i, caches.get(i), states) for i in range(a.layers)]
     used, beside = a.experts_per_token, a.parallel_residual

@@ -7,7 +7,6 @@ keeps its key. Sources: transformers 5.23.0, models/<family>; the tensors' names
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from ..architecture import Architecture, CacheLayer
 from .blocks import Inventory, Shape, decoder, latent_attention, mlp, read_shape
@@ -76,12 +75,12 @@ def latent_decoder(
         inv.norm("attn_norm", layer, s.hidden)
         cache = latent_attention(inv, layer, c, s, bias=c.flag("attention_bias"))
         if indexed and (drafted or own[layer]):
-            cache = replace(cache, index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
+            cache = cache._replace(index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
         inv.norm("ffn_norm", layer, s.hidden)
         for name in norms if sparse else ():
             inv.norm(name, layer, s.hidden)
         feed_forward(inv, layer, s.hidden, x, style, sparse)
-        return replace(cache, window=windows[layer], kind="sliding") if not drafted and windows[layer] else cache
+        return cache._replace(window=windows[layer], kind="sliding") if not drafted and windows[layer] else cache
 
     return decoder(
         c, s, with_draft(block, s.layers, next_n(c, s, block, copies=copies)), family=family, experts=x.count, experts_per_token=x.per_token

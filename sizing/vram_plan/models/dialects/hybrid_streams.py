@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from itertools import count
 
 from ...errors import FormatError
@@ -35,7 +34,7 @@ def glm5_next(c: Config) -> Architecture:
 
     def latent(inv: Inventory, layer: int) -> CacheLayer:
         cache = latent_attention(inv, layer, c, s, bias=bias)
-        return replace(cache, index_dim=_glm_indexer(inv, layer, c, s.hidden)) if own_index[layer] else cache
+        return cache._replace(index_dim=_glm_indexer(inv, layer, c, s.hidden)) if own_index[layer] else cache
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
         inv.norm("attn_norm", layer, s.hidden)
@@ -107,14 +106,14 @@ def qwen4_exp(c: Config) -> Architecture:
             inv.linear("indexer.attn_qk", layer, index_heads * indexer_dim, s.hidden)
             inv.norm("indexer.q_norm", layer, indexer_dim)
             inv.norm("indexer.k_norm", layer, indexer_dim)
-        return replace(window_cache(s, layer), index_dim=indexer_dim)
+        return window_cache(s, layer)._replace(index_dim=indexer_dim)
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
         linear = kinds[layer] == "linear_attention"
         cache = gated_delta_net(inv, layer, s.hidden, d) if linear else full(inv, layer)
         if layer in ngram_layers:
             kept = _ngram_embedding(inv, layer, c, s, streams, ngram_layers[layer])
-            cache = replace(cache, conv_elements=cache.conv_elements + kept)
+            cache = cache._replace(conv_elements=cache.conv_elements + kept)
         moe(inv, layer, s.hidden, experts, width, shared=shared)
         inv.linear("ffn_gate_inp_shexp", layer, 1, s.hidden)
         mixer(inv, layer, "attn")

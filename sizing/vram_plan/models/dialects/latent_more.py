@@ -38,7 +38,7 @@ def longcat_flash(c: Config) -> Architecture:
 
     def block(inv: Inventory, layer: int) -> None:
         for which in (0, 1):
-            inv.cache.append(replace(half(inv, layer), layer=2 * layer + which))
+            inv.cache.append(half(inv, layer)._replace(layer=2 * layer + which))
         inv.linear("ffn_gate_inp", layer, choices, s.hidden, c.flag("router_bias"))
         for role, rows, columns in (("gate", width, s.hidden), ("up", width, s.hidden), ("down", s.hidden, width)):
             inv.add(f"ffn_{role}_exps", layer, rows, columns, experts=x.count)
@@ -61,7 +61,7 @@ def hy_v4(c: Config) -> Architecture:
         inv.add("attn_sinks", layer, s.heads)
         inv.linear("attn_gate", layer, s.heads * v_dim, s.hidden)
         if kinds[layer] == "full" if kinds else layer == 0 or (layer - 1) % 4 == 0:
-            cache = replace(cache, index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
+            cache = cache._replace(index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
         inv.norm("attn_norm", layer, s.hidden)
         inv.norm("ffn_norm", layer, s.hidden)
         for place in ("attn", "ffn"):
@@ -181,9 +181,9 @@ def dots3_note(c: Config) -> Architecture:
         inv.norm("attn_k_norm", layer, view.integer("qk_rope_head_dim"))
         inv.linear("attn_gate", layer, at.heads, s.hidden)
         if slides:
-            cache = replace(cache, kind="sliding", window=window)
+            cache = cache._replace(kind="sliding", window=window)
         elif sparse_attention:
-            cache = replace(cache, index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
+            cache = cache._replace(index_dim=add_indexer(inv, layer, c, s, c.integer("q_lora_rank")))
         inv.norm("ffn_norm", layer, s.hidden)
         feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
         return cache

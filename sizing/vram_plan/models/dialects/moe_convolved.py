@@ -43,7 +43,7 @@ def _relative(inv: Inventory, layer: int, c: Config, at: Shape, slides: bool) ->
 def _cache(c: Config, layer: int, at: Shape, slides: bool) -> CacheLayer:
     kernel = c.integer("conv_kernel_size", "sconv_kernel_size", high=4096)
     window = c.integer("sliding_window_size", "sliding_window") if slides else 0
-    return replace(window_cache(at, layer, window), state_elements=2 * (at.kv_width + at.hidden) * kernel)
+    return window_cache(at, layer, window)._replace(state_elements=2 * (at.kv_width + at.hidden) * kernel)
 
 
 @family("inkling_text")

@@ -49,7 +49,7 @@ def minimax_m3(c: Config) -> Architecture:
         inv.linear("indexer.k_proj", layer, width, s.hidden)
         inv.norm("indexer.q_norm", layer, width)
         inv.norm("indexer.k_norm", layer, width)
-        return replace(window_cache(s, layer), index_dim=width)
+        return window_cache(s, layer)._replace(index_dim=width)
 
     return decoder(c, s, block, family="minimax_m3", experts=x.count, experts_per_token=x.per_token)
 

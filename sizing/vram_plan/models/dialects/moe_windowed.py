@@ -193,7 +193,7 @@ def mimo_v2_flash(c: Config) -> Architecture:
         inv.norm("attn_norm", layer, s.hidden)
         inv.norm("ffn_norm", layer, s.hidden)
         feed_forward(inv, layer, s.hidden, x, Style(), x.sparse[layer])
-        return replace(window_cache(at, layer, windows[layer]), v_dim=value)
+        return window_cache(at, layer, windows[layer])._replace(v_dim=value)
 
     return decoder(c, s, block, family="mimo_v2_flash", experts=x.count, experts_per_token=x.per_token)
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from ..architecture import Architecture, CacheLayer
 from .audio import audio
 from .blocks import Inventory, attention, decoder, mlp, window_cache
@@ -64,7 +62,7 @@ def granite_speech(c: Config) -> Architecture:
     e = section(c, "encoder_config")
     audio(inv, Config({"audio_config": {**e.raw, "model_type": "granite_speech_encoder"}}, c.where), "granite_speech_encoder")
     for i, tensor in enumerate(inv.tensors):
-        inv.tensors[i] = replace(tensor, part="text")  # transformers' split: its encoder is not called an audio tower
+        inv.tensors[i] = tensor._replace(part="text")  # transformers' split: its encoder is not called an audio tower
     inv.part = "text"
     q = section(c, "projector_config")
     width = q.integer("hidden_size", default=768)
