@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..formats import Format, apply_format
 from ..formats.storage import storage_bytes
-from ..models.architecture import Basis, Tensor
+from ..models.architecture import Basis, Part, Tensor
 from ..models.model import Model
 from ..values import dataclass
 
@@ -44,13 +44,13 @@ def weights_of(model: Model, format: Format) -> Weights:
     layers: dict[int, int] = defaultdict(int)
     experts: dict[int, int] = defaultdict(int)
     sums = dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)
-    for tensor in tensors:
-        size = storage_bytes(tensor.stored_as, tensor.shape)
-        if tensor.part == "text" and tensor.layer is not None:
-            layers[tensor.layer] += size
-            experts[tensor.layer] += size if tensor.experts else 0
+    for role, layer, shape, stacked, stored_as, part in tensors:
+        size = storage_bytes(stored_as, shape)
+        if part == "text" and layer is not None:
+            layers[layer] += size
+            experts[layer] += size if stacked else 0
         else:
-            sums[_share(tensor)] += size
+            sums[_share(role, part)] += size
     count = max((model.architecture.layers, *(i + 1 for i in layers)))
     return Weights(
         format=format,
@@ -63,9 +63,9 @@ def weights_of(model: Model, format: Format) -> Weights:
     )
 
 
-def _share(tensor: Tensor) -> str:
-    if tensor.part == "mtp":
+def _share(role: str, part: Part) -> str:
+    if part == "mtp":
         return "mtp"
-    if tensor.part != "text":
+    if part != "text":
         return "towers"
-    return {"token_embd": "embedding", "output": "head", "output.bias": "head"}.get(tensor.role, "other")
+    return {"token_embd": "embedding", "output": "head", "output.bias": "head"}.get(role, "other")

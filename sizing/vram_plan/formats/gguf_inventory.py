@@ -111,11 +111,10 @@ def _split_kv_b(tensor: Tensor, a: Architecture, values: int) -> tuple[Tensor, T
     )
 
 
-def _written(tensor: Tensor) -> Tensor:
-    stored = "F32" if prod(tensor.shape[:-1]) <= 1 or _stays_fp32(tensor.role) else "F16"
-    return Tensor(tensor.role, tensor.layer, tensor.shape, tensor.experts, stored, tensor.part)
+def _written(t: Tensor) -> Tensor:
+    return Tensor(t.role, t.layer, t.shape, t.experts, _stored(t.role, t.shape), t.part)
 
 
-@lru_cache(maxsize=1024)
-def _stays_fp32(role: str) -> bool:
-    return role.endswith(_FP32)
+@lru_cache(maxsize=1 << 14)
+def _stored(role: str, shape: tuple[int, ...]) -> str:
+    return "F32" if prod(shape[:-1]) <= 1 or role.endswith(_FP32) else "F16"

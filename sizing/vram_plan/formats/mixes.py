@@ -141,12 +141,20 @@ def mix_types(tensors: Sequence[Tensor], mix: str, facts: GgufFacts) -> tuple[Te
     """
     if not is_mix(mix):
         raise FormatError(f"no GGUF mix is called {mix[:40]!r}", f"known: {', '.join(mix_names())}")
-    choose = _plain(mix) if mix in PLAIN_MIXES else _Mixer(mix, facts, tensors).choose
-    found: list[Tensor | None] = [None] * len(tensors)
-    for position in sorted(range(len(tensors)), key=lambda p: _order(tensors[p])):
-        t = tensors[position]
-        found[position] = Tensor(t.role, t.layer, t.shape, t.experts, choose(t), t.part) if _touched(t) else t
-    return tuple(t for t in found if t is not None)
+    mixer, found, placed = _Mixer(mix, facts, tensors), list(tensors), []
+    kinds: dict[tuple[str, tuple[int, ...]], str | None] = {}
+    for position, t in enumerate(tensors):
+        key = t.role, t.shape
+        if key not in kinds:
+            kinds[key] = mixer.settled(*key)
+        kind = kinds[key]
+        if kind:
+            found[position] = Tensor(t.role, t.layer, t.shape, t.experts, kind, t.part)
+        elif kind is None:
+            placed.append(position)
+    for position in sorted(placed, key=lambda p: _order(tensors[p])):
+        found[position] = tensors[position]._replace(stored_as=mixer.placed(tensors[position]))
+    return tuple(found)
 
 
 def _order(tensor: Tensor) -> tuple[int, str]:
@@ -157,50 +165,48 @@ def _order(tensor: Tensor) -> tuple[int, str]:
     return layer, tensor.role
 
 
-def _touched(tensor: Tensor) -> bool:
-    return math.prod(tensor.shape[:-1]) > 1 and quantisable(tensor.role)
-
-
-def _plain(mix: str) -> Callable[[Tensor], str]:
-    return lambda tensor: mix
-
-
 class _Mixer:
-    """The running counts of one pass over a model's tensors."""
+    """One pass over a model's tensors: what their role and shape alone decide, and the running counts of those whose place does."""
 
     def __init__(self, mix: str, facts: GgufFacts, tensors: Sequence[Tensor]) -> None:
-        self.cells = _table()[mix]
-        self.base = self.cells["base"][0][0]
+        self.plain = mix if mix in PLAIN_MIXES else ""
+        self.cells = {} if self.plain else _table()[mix]
+        self.base = self.plain or self.cells["base"][0][0]
         self.moe_only = mix == "MXFP4_MOE"
         self.facts = facts
         self.tied = all(t.role != "output" for t in tensors)
         self.values = sum(_column(t.role) == "attn_v" for t in tensors)
         self.seen = dict.fromkeys(self.cells, 0)
 
-    def choose(self, tensor: Tensor) -> str:
-        return _fitting(self._wanted(tensor), tensor.shape[-1])
-
-    def _wanted(self, tensor: Tensor) -> str:
-        column = _column(tensor.role)
+    def settled(self, role: str, shape: tuple[int, ...]) -> str | None:
+        """The format of every tensor of this role and shape: "" as it is; None where it depends on their place."""
+        if math.prod(shape[:-1]) <= 1 or not quantisable(role):
+            return ""
+        if self.plain:
+            return self.plain
+        column = _column(role)
         if column == "output" or (column == "token_embd" and self.tied):
-            return self._output(tensor)
+            return _fitting(self._output(shape), shape[-1])
         if self.moe_only:
-            return self.base if math.prod(tensor.shape[:-2]) > 1 else "Q8_0"
-        if not column:
-            return self.base
-        counted = self.seen[column]
-        self.seen[column] += 1
-        cell = self.cells[column]
-        if len(cell) == 1:
-            return cell[0][0]
-        if column == "attn_v":
-            return _choose(cell, self.facts, counted, self.values)
-        by_layer = self.facts.experts > 1 and cell[0][1] != (("early_counted", True),)
-        return _choose(cell, self.facts, (tensor.layer or 0) if by_layer else counted, self.facts.layers)
+            return _fitting(self.base if math.prod(shape[:-2]) > 1 else "Q8_0", shape[-1])
+        cell = self.cells[column or "base"]
+        return None if len(cell) > 1 else _fitting(cell[0][0], shape[-1])
 
-    def _output(self, tensor: Tensor) -> str:
+    def placed(self, tensor: Tensor) -> str:
+        """The format of the next tensor, in the quantiser's order, of those whose place decides."""
+        column = _column(tensor.role)
+        cell, counted = self.cells[column], self.seen[column]
+        self.seen[column] += 1
+        if column == "attn_v":
+            kind = _choose(cell, self.facts, counted, self.values)
+        else:
+            by_layer = self.facts.experts > 1 and cell[0][1] != (("early_counted", True),)
+            kind = _choose(cell, self.facts, (tensor.layer or 0) if by_layer else counted, self.facts.layers)
+        return _fitting(kind, tensor.shape[-1])
+
+    def _output(self, shape: tuple[int, ...]) -> str:
         """The head, and the embedding where it is the head as well."""
-        if self.facts.falcon or tensor.shape[-1] % block_elements(self.base):
+        if self.facts.falcon or shape[-1] % block_elements(self.base):
             return "Q8_0"
         return self.cells["output"][0][0]
 

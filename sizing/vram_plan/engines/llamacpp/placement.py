@@ -50,23 +50,22 @@ class FileWeights:
 def file_weights(model: Model, format: Format) -> FileWeights:
     """The sums of a model's GGUF; vision and audio towers are a file of their own, draft (MTP) layers are not loaded."""
     weights = weights_of(model, format)
-    sums: dict[str, int] = defaultdict(int)
-    layers: dict[int, list[int]] = defaultdict(lambda: [0, 0])
     tied = model.architecture.kind != "encoder" and all(t.role != "output" for t in weights.tensors if t.part == "text")
-    for tensor in weights.tensors:
-        if tensor.part in ("text", "mtp"):
-            sums["file"] += storage_bytes(tensor.stored_as, tensor.shape)
-        if tensor.part != "text":
+    head = inputs = 0
+    layers: dict[int, int] = defaultdict(int)
+    stacks: dict[int, int] = defaultdict(int)
+    for role, layer, shape, experts, stored_as, part in weights.tensors:
+        if part != "text":
             continue
-        size = on_gpu(tensor)
-        if tensor.layer is None:
-            sums["inputs" if tensor.role in _INPUT else "head"] += size
-            sums["head"] += size if tied and tensor.role == "token_embd" else 0
-        else:
-            layers[tensor.layer][1 if tensor.experts else 0] += size
-    count = max((model.architecture.layers, *(i + 1 for i in layers)))
-    rest, experts = (tuple(layers[i][k] for i in range(count)) for k in range(2))
-    return FileWeights(rest, experts, sums["head"], sums["inputs"], sums["file"], weights.basis, tied)
+        size = _allocated(stored_as, shape)
+        if layer is not None:
+            (stacks if experts else layers)[layer] += size
+            continue
+        inputs += size if role in _INPUT else 0
+        head += size if role not in _INPUT or (tied and role == "token_embd") else 0
+    count = len(weights.layers)
+    rest, routed = (tuple(sums[i] for i in range(count)) for sums in (layers, stacks))
+    return FileWeights(rest, routed, head, inputs, weights.total - weights.towers + weights.mtp, weights.basis, tied)
 
 
 @lru_cache(maxsize=256)
@@ -81,9 +80,14 @@ def visiting_weights(model: Model, format: Format, experts_only: bool) -> tuple[
 
 def on_gpu(tensor: Tensor) -> int:
     """Bytes of a tensor as allocated: CUDA pads the last row of a quantised one to a multiple of 512 elements."""
-    size, rest = storage_bytes(tensor.stored_as, tensor.shape), -tensor.shape[-1] % 512
-    if rest and tensor.stored_as not in _WHOLE:
-        size += storage_bytes(tensor.stored_as, (1, rest))
+    return _allocated(tensor.stored_as, tensor.shape)
+
+
+@lru_cache(maxsize=1 << 14)
+def _allocated(stored_as: str, shape: tuple[int, ...]) -> int:
+    size, rest = storage_bytes(stored_as, shape), -shape[-1] % 512
+    if rest and stored_as not in _WHOLE:
+        size += storage_bytes(stored_as, (1, rest))
     return padded(size)
 
 
