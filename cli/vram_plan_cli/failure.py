@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 
 from .language import say
@@ -39,12 +40,23 @@ def _said(text: str) -> str:
         return text
 
 
+def _plain(text: str) -> str:
+    """The parser's words for a figure it cannot take, in fewer."""
+    text = re.sub(r"Input should be a valid integer.*", "a whole number is wanted", text)
+    text = re.sub(r"Input should be a valid number.*", "a number is wanted", text)
+    return re.sub(r"Input should be (greater|less) than or equal to (\S+)", _bound, text)
+
+
+def _bound(found: re.Match[str]) -> str:
+    return f"{found[2]} is the least" if found[1] == "greater" else f"{found[2]} is the most"
+
+
 def _parts(error: BaseException) -> tuple[str, str, str]:
     if isinstance(error, KeyboardInterrupt):
         return "interrupted", "", "interrupted"
     message = getattr(error, "message", None)
     if hasattr(error, "format_message"):  # the command line parser's own errors
-        return str(error.format_message()).rstrip("."), "see: vram-plan --help", "usage"
+        return _plain(str(error.format_message())).rstrip("."), "see: vram-plan --help", "usage"
     if isinstance(message, str) and hasattr(error, "hint"):
         return message.rstrip("."), str(error.hint), str(getattr(error, "code", "error"))
     return f"internal error ({type(error).__name__}: {str(error)[:200]})", "please report it; VRAM_PLAN_DEBUG=1 shows where", "internal"

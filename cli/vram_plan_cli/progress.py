@@ -7,6 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+from .language import say
+
 __all__ = ["after_a_second"]
 
 _WIDTH = 30
@@ -15,7 +17,7 @@ _WIDTH = 30
 @contextmanager
 def after_a_second(what: str) -> Iterator[Callable[[int, int], None]]:
     """Gives a `progress(done, total)` that starts to draw one second after it was made."""
-    started, drawn = time.monotonic(), False
+    what, started, drawn = say(what), time.monotonic(), False
 
     def progress(done: int, total: int) -> None:
         nonlocal drawn
@@ -23,7 +25,7 @@ def after_a_second(what: str) -> Iterator[Callable[[int, int], None]]:
             return
         drawn = True
         filled = _WIDTH * min(done, total) // total
-        print(f"\r{what} {'█' * filled}{'·' * (_WIDTH - filled)} {done} of {total}", end="", file=sys.stderr, flush=True)
+        print(f"\r{what} {'█' * filled}{'·' * (_WIDTH - filled)} {done}/{total}", end="", file=sys.stderr, flush=True)
 
     try:
         yield progress

@@ -32,7 +32,7 @@ def test_nothing_within_the_first_second(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_a_bar_after_it_that_is_wiped_away(monkeypatch: pytest.MonkeyPatch) -> None:
     out = drawn(monkeypatch, Terminal(), [0.0, 0.5, 1.5])
-    assert out.count("reading") == 1 and "2 of 4" in out and "1 of 4" not in out
+    assert out.count("reading") == 1 and "2/4" in out and "1/4" not in out
     bar, wiped = out.split("\r")[1:3]
     assert wiped.isspace() and len(wiped) >= len(bar) and out.endswith("\r")
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..language import say
 from ..options import Json, Offline, Quiet, Width, complete_model, load_model
 
 if TYPE_CHECKING:
@@ -61,11 +62,11 @@ def calibrate(
     if listed:
         return _list(vp.stored_profiles(), json, width)
     if remove:
-        return typer.echo(f"removed: {vp.remove_profile(remove).stem}")
+        return typer.echo(say(f"removed: {vp.remove_profile(remove).stem}"))
     if imported:
-        return typer.echo(f"kept: {vp.import_profile(Path(imported)).stem}")
+        return typer.echo(say(f"kept: {vp.import_profile(Path(imported)).stem}"))
     if export:
-        return typer.echo(f"written: {vp.export_profile(_chosen(show).name, Path(export))}")
+        return typer.echo(say(f"written: {vp.export_profile(_chosen(show).name, Path(export))}"))
     if dry_run:
         return _dry_run(model, device, dtype, budget, offline, json, width)
     profile = _profile_of(_chosen(show)) if show else _measure(model, device, dtype, budget, offline)

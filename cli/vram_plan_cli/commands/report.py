@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+from ..language import say
 from ..options import (
     Bits,
     Ctx,
@@ -66,4 +67,4 @@ def write(
     )  # fmt: skip
     write_report(out, report_page(loaded, request), force)
     if not quiet:
-        typer.echo(f"written: {out}")
+        typer.echo(say(f"written: {out}"))

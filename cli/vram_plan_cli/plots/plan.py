@@ -35,7 +35,7 @@ def context_chart(curve: ContextCurve) -> Chart:
     series = tuple(
         Series(name, tuple((float(p.context), getattr(p, group) / _GIB) for p in curve.points), "area") for group, _, _, name in GROUPS
     )
-    marks = [Mark("y", curve.limit / _GIB, f"{_gib(curve.limit)} {_whose(curve)}")] if curve.limit else []
+    marks = [Mark("y", curve.limit / _GIB, _limit(curve, curve.limit))] if curve.limit else []
     if curve.max_context and curve.max_context <= curve.points[-1].context:
         marks.append(Mark("x", float(curve.max_context), f"full after {curve.max_context:,} tokens"))
     asked = next((p for p in curve.points if p.context == curve.planned), None)
@@ -49,8 +49,8 @@ def _title(curve: ContextCurve) -> str:
     return f"Memory against context{where}{first}"
 
 
-def _whose(curve: ContextCurve) -> str:
-    return f"that {ENGINE_NAMES.get(curve.engine, curve.engine)} takes" if curve.pool else "free"
+def _limit(curve: ContextCurve, limit: int) -> str:
+    return f"{_gib(limit)} that {ENGINE_NAMES.get(curve.engine, curve.engine)} takes" if curve.pool else f"{_gib(limit)} free"
 
 
 def _gib(size: int) -> str:
@@ -66,7 +66,7 @@ def _summary(curve: ContextCurve) -> str:
     if curve.max_context is None:
         return f"{grows}, within {_gib(curve.limit)}: memory sets no limit."
     end = f"full after {curve.max_context:,} tokens" if curve.max_context else "not even one token fits"
-    return f"{grows}. {_gib(curve.limit)} {_whose(curve)}: {end}."
+    return f"{grows}. {_limit(curve, curve.limit)}: {end}."
 
 
 def time_bars(curve: ContextCurve) -> Bars | None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from typing import Final
 
+from ..language import say
 from .chart import Bar, Bars, Chart, Point, above, any_of, ticks
 
 __all__ = ["COLOURS", "bars_svg", "chart_svg", "svg_style"]
@@ -49,6 +50,7 @@ def _variables(colours: Mapping[str, Sequence[str]]) -> str:
 
 def _document(width: int, height: int, title: str, summary: str, body: Iterable[str], alone: bool, css: str) -> str:
     """An image with its name and its description; one that stands alone brings its style and its ground."""
+    title, summary = say(title), say(summary)
     said = escape(f"{title}. {summary}".strip() if summary else title)
     around = _AROUND if alone else 0
     box = f"{-around} {-around} {width + 2 * around} {height + 2 * around}"
@@ -103,20 +105,20 @@ def chart_svg(chart: Chart, width: int = 720, alone: bool = True, css: str = "")
     frame = _Frame(8 + 8 * max(map(len, labels)), width, top, top + (300 if width > 500 else 230), x_high, y_high)
     keys = _keys(chart)
     legend, lines = _legend(keys, frame.base + 62, width)
-    title = [_text(0, 14, chart.title)] if alone else []
+    title = [_text(0, 14, say(chart.title))] if alone else []
     body = [*title, *_axes(chart, frame), *_areas(chart, frame), *_drawn(chart, frame), *_marks(chart, frame), *legend]
     return _document(width, round(frame.base + 50 + _LINE * lines), chart.title, chart.summary, body, alone, css)
 
 
 def _axes(chart: Chart, frame: _Frame) -> list[str]:
-    body = [_text(0, frame.top - 18, chart.y.label, css="quiet")]
+    body = [_text(0, frame.top - 18, say(chart.y.label), css="quiet")]
     for value, label in ticks(chart.y, frame.y_high, 6):
         y = frame.at(0, value)[1]
         body += [_rule(frame.left, y, frame.right, y, "grid"), _text(frame.left - 6, y + 4, label, "end", "quiet")]
     for value, label in ticks(chart.x, frame.x_high, max(int((frame.right - frame.left) / 64), 1)):
         x = frame.at(value, 0)[0]
         body.append(_text(min(x, frame.right - 4 * len(label)), frame.base + 18, label, "middle", "quiet"))
-    return [*body, _text(frame.right, frame.base + 38, chart.x.label, "end", "quiet")]
+    return [*body, _text(frame.right, frame.base + 38, say(chart.x.label), "end", "quiet")]
 
 
 def _areas(chart: Chart, frame: _Frame) -> list[str]:
@@ -164,7 +166,7 @@ def _legend(keys: Iterable[_Key], y: float, width: int) -> tuple[list[str], int]
     """What is drawn, as many on a line as go, and the number of lines."""
     body: list[str] = []
     x, lines = 0.0, 1
-    for css, words in keys:
+    for css, words in ((css, say(words)) for css, words in keys):
         wide = 28 + _LETTER * len(words)
         if x > 0 and x + wide > width:
             x, y, lines = 0.0, y + _LINE, lines + 1
@@ -183,7 +185,7 @@ def _sample(css: str, x: float, y: float) -> str:
 
 def bars_svg(bars: Bars, width: int = 720, alone: bool = True, css: str = "") -> str:
     """The bars one below the other, each under its label."""
-    body = [_text(0, 14, bars.title)] if alone else []
+    body = [_text(0, 14, say(bars.title))] if alone else []
     y = 46 if alone else 18
     for bar in bars.bars:
         shapes, y = _bar(bar, bars.names, y, width)
@@ -194,8 +196,9 @@ def bars_svg(bars: Bars, width: int = 720, alone: bool = True, css: str = "") ->
 
 def _bar(bar: Bar, names: Sequence[str], y: int, width: int) -> tuple[list[str], int]:
     """One bar at this height, and where the next may be: what it sums to stands beside its label, or below where both are long."""
-    below = _LINE if _LETTER * (len(bar.label) + len(bar.text) + 2) > width else 0
-    shapes = [_text(0, y, bar.label), _text(0 if below else width, y + below, bar.text, "start" if below else "end", "quiet")]
+    label, text = say(bar.label), say(bar.text)
+    below = _LINE if _LETTER * (len(label) + len(text) + 2) > width else 0
+    shapes = [_text(0, y, label), _text(0 if below else width, y + below, text, "start" if below else "end", "quiet")]
     y += below
     shapes.append(f'<rect x="0" y="{y + 8}" width="{width}" height="22" class="free"/>')
     whole, x = (bar.scale or sum(value for _, value in bar.parts)) or 1.0, 0.0

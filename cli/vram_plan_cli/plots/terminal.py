@@ -36,7 +36,7 @@ def print_chart(chart: Chart, out: Console, height: int = 14) -> None:
     width = max(min(out.width, _MOST_WIDE) - left - 2, 10)
     cells = _cells(chart, width, height, marks, lines)
     rows = {_row(value, y_high, height): label for value, label in y_ticks if value}
-    show(out, Text(f"{chart.title} ({chart.y.label})", style="bold"))
+    show(out, Text(f"{say(chart.title)} ({say(chart.y.label)})", style="bold"))
     body = [
         Text(f"{rows.get(y, ''):>{left}} {lines[4] if y in rows else lines[2]}").append(Text.assemble(*row)) for y, row in enumerate(cells)
     ]
@@ -98,7 +98,7 @@ def _below(chart: Chart, x_high: float, left: int, width: int, lines: str) -> li
             labels[start : start + len(label)] = label
     indent = " " * (left + 1)
     across = f"{indent} {''.join(labels).rstrip()}"
-    return [f"{indent}{lines[3]}{lines[0] * width}", across, f"{chart.x.label:>{left + 2 + width}}"]
+    return [f"{indent}{lines[3]}{lines[0] * width}", across, f"{say(chart.x.label):>{left + 2 + width}}"]
 
 
 def _legend(chart: Chart, width: int, marks: str, lines: str) -> list[Text]:
@@ -129,12 +129,13 @@ def print_bars(bars: Bars, out: Console) -> None:
     """Each bar on a line of its own, with what it sums to, and below what the marks stand for."""
     marks = _MARKS[0 if _unicode(out) else 1]
     names = bars.names
-    label = max(len(bar.label) for bar in bars.bars)
+    labels = [say(bar.label) for bar in bars.bars]
+    label = max(map(len, labels))
     text = max(len(bar.text) for bar in bars.bars)
     width = max(min(out.width, _MOST_WIDE) - label - text - 4, 10)
     rows = [
-        Text(f"{bar.label:{label}}  ").append(_filled(bar, names, width, marks)).append(f"  {bar.text}", style="default")
-        for bar in bars.bars
+        Text(f"{said:{label}}  ").append(_filled(bar, names, width, marks)).append(f"  {bar.text}", style="default")
+        for said, bar in zip(labels, bars.bars, strict=True)
     ]
     legend = [_key(marks[i % len(marks)], _STYLES[i % len(_STYLES)], name) for i, name in bars.keys]
     show(out, Text(bars.title, style="bold"), *rows, *_packed(legend, out.width))

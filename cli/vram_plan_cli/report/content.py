@@ -9,14 +9,15 @@ from typing import TYPE_CHECKING, Any, Final
 import vram_plan as vp
 from vram_plan import format_count, format_gib
 
+from ..language import say
 from ..plots.chart import Bar, Bars, Chart
 from ..plots.files import write_file
 from ..plots.plan import context_chart, time_bars
 from ..plots.svg import bars_svg, chart_svg
 from ..screens.compare import value_text
 from ..screens.plan import ENGINE_NAMES, GROUPS, device_name, label_of, note_lines, plan_title, speed_lines, verdict_sentence
-from ..screens.start import start_lines, starts
-from ..screens.table import SIGNS, tokens
+from ..screens.start import remarks, start_lines, starts
+from ..screens.table import SIGNS, longest_text, tokens
 from .page import GENERATOR, Cell, Html, el, page, table
 
 if TYPE_CHECKING:
@@ -36,6 +37,8 @@ _BASES: Final = {
 OTHERS: Final = 3
 _COMPARED: Final = ("verdict", "total", "usable", "left over", "longest context", "sequences at once", "first token", "prefill", "decode")
 _CONTEXTS: Final = 9
+_TERM_HEADER: Final = ("what", "size", "why")
+_CONTEXT_HEADER: Final = ("tokens of context", "needed", "KV cache", "left over")
 
 
 def write_report(path: str, html: str, force: bool) -> None:
@@ -90,7 +93,13 @@ def _head(plan: Plan) -> Html:
 
 
 def _changes(plan: Plan, title: str) -> Html:
-    return Html(el("h3", title) + el("ul", *(el("li", text) for text in plan.fit.suggestions)))
+    return Html(el("h3", title) + el("ul", *(el("li", *_change(text)) for text in plan.fit.suggestions)))
+
+
+def _change(text: str) -> list[str]:
+    """An option to type, and what it makes of the plan."""
+    option, _, effect = text.partition(": ")
+    return [el("code", option), ": ", effect] if option.startswith("-") else [text]
 
 
 def _section(title: str, *children: Html) -> Html:
@@ -111,7 +120,7 @@ def _memory(plan: Plan) -> Html:
     for i in dict.fromkeys([*limiting, *range(len(plan.devices))][: 1 if _alike(plan) else 8]):
         parts.append(_terms(plan, i))
     if plan.host.terms:
-        parts.append(table("In the computer's own RAM", ("what", "size", "why"), [_term(t) for t in plan.host.terms], text=(2,)))
+        parts.append(table("In the computer's own RAM", _TERM_HEADER, [_term(t) for t in plan.host.terms], text=(2,)))
     used = {t.basis for d in plan.devices for t in d.terms}
     return _section("Where the memory goes", *parts, el("ul", *(el("li", f"{k}: {v}") for k, v in _BASES.items() if k in used)))
 
@@ -142,7 +151,7 @@ def _terms(plan: Plan, i: int) -> Html:
     rest = f"{format_gib(device.headroom)} left over" if device.headroom and device.headroom > 0 else ""
     short = f"{format_gib(-device.headroom)} short" if device.headroom and device.headroom < 0 else ""
     rows.append((("total", "chosen"), (format_gib(device.used), "chosen"), (rest or short, "chosen")))
-    return table(caption, ("what", "size", "why"), rows, text=(2,))
+    return table(caption, _TERM_HEADER, rows, text=(2,))
 
 
 def _term(term: Term) -> Sequence[Cell]:
@@ -153,7 +162,6 @@ def _context(curve: ContextCurve) -> Html:
     chart = context_chart(curve)
     step = max(len(curve.points) // (_CONTEXTS - 1), 1)
     points = list(curve.points[::step])
-    header = ("tokens of context", "needed", "KV cache", "left over")
     rows = [
         (
             f"{p.context:,}",
@@ -163,12 +171,12 @@ def _context(curve: ContextCurve) -> Html:
         )
         for p in points
     ]
-    details = el("details", el("summary", "The curve as a table"), table("Memory at some contexts", header, rows))
+    details = el("details", el("summary", "The curve as a table"), table("Memory at some contexts", _CONTEXT_HEADER, rows))
     return _section("How long the context may get", el("p", chart.summary), *_both(chart), details)
 
 
 def _speed(plan: Plan, curve: ContextCurve) -> Html | None:
-    lines = [el("p", f"{label[:1].upper()}{label[1:]}: {text}.") for label, text in speed_lines(plan)]
+    lines = [el("p", say(label).capitalize(), ": ", text, ".") for label, text in speed_lines(plan)]
     bars = time_bars(curve)
     return _section("How fast it runs", *lines, *(_both(bars) if bars else [])) if lines else None
 
@@ -186,16 +194,12 @@ def _formats(answer: Table, plan: Plan) -> Html:
         (
             (row.format, "chosen" if row.format == plan.request.quant else ""),
             *((f"{c.needed / _GIB:.1f} {SIGNS[c.verdict]}".rstrip(), c.verdict) for c in row.cells),
-            *([_longest(row.max_context)] if answer.machine else []),
+            *([longest_text(row.max_context)] if answer.machine else []),
         )
         for row in answer.rows
     ]
     free = f" of {answer.machine.free / _GIB:.1f} free: ✓ fits, ! just fits, ✗ does not fit" if answer.machine else ""
     return _section("Formats and contexts", table(f"GiB needed{free}", header, rows, wide=every))
-
-
-def _longest(tokens: int | None) -> str:
-    return "no limit" if tokens is None else f"{tokens:,}" if tokens else "none"
 
 
 def _comparison(model: Model, plan: Plan, request: Mapping[str, Any]) -> Comparison | None:
@@ -238,14 +242,15 @@ def _start(plan: Plan) -> Html | None:
         return None
     parts: list[Html] = []
     for command, line in zip(plan.launch, start_lines(plan), strict=True):
-        parts += [el("pre", el("code", line)), *([el("p", command.note)] if command.note else [])]
+        typed, told = remarks(command)
+        parts += [el("pre", el("code", "\n".join((line, *typed)))), *(el("p", f"{text}.") for text in told)]
     engine = ENGINE_NAMES.get(plan.request.engine, plan.request.engine)
     return _section(f"How to start it with {engine}", *parts) if parts else None
 
 
 def _notes(plan: Plan) -> Html | None:
-    labels = {"warning": el("strong", "Warning: ", class_="tight"), "assumed": Html("Assumed: ")}
-    items = [el("li", labels.get(label, ""), text) for label, text in note_lines(plan)]
+    labels = {"warning": el("strong", "Warning: ", class_="tight"), "assumed": el("span", "Assumed: ")}
+    items = [el("li", labels.get(label, ""), text) for label, text in note_lines(plan, say)]
     parts = [el("ul", *items)] if items else []
     if plan.fit.suggestions and plan.fit.verdict == "tight":
         parts.append(_changes(plan, "What would leave more room"))

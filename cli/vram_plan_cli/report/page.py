@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from typing import Final
 
+from ..language import language_tag, say
 from ..plots.svg import COLOURS, svg_style
 
 __all__ = ["GENERATOR", "INK", "Cell", "Html", "colour_pairs", "el", "page", "table"]
@@ -33,14 +34,18 @@ class Html(str):
 
 
 def el(name: str, *children: str, **attributes: str | bool) -> Html:
-    """An element; text within is escaped, and so is what stands in attributes (`class_`: class)."""
+    """An element; text within is said in the chosen language and escaped, as are attributes (`class_`: class). Code stays as it is."""
     said = "".join(
         f" {key.rstrip('_').replace('_', '-')}" + ("" if value is True else f'="{escape(str(value))}"')
         for key, value in attributes.items()
         if value is not False and value != ""
     )
-    within = "".join(child if isinstance(child, Html) else escape(child) for child in children)
+    within = "".join(child if isinstance(child, Html) else escape(child if name == "code" else _said(child)) for child in children)
     return Html(f"<{name}{said}>{within}</{name}>")
+
+
+def _said(text: str) -> str:
+    return "\n".join(map(say, text.split("\n")))
 
 
 Cell = str | tuple[str, str]
@@ -70,7 +75,7 @@ def page(title: str, body: Iterable[Html]) -> str:
         f'<meta name="color-scheme" content="light dark"><meta name="generator" content="{GENERATOR}">'
     )
     return (
-        f'<!DOCTYPE html>\n<html lang="en">\n<head>{head}<title>{escape(title)}</title><style>{_style()}</style></head>\n'
+        f'<!DOCTYPE html>\n<html lang="{language_tag()}">\n<head>{head}{el("title", title)}<style>{_style()}</style></head>\n'
         f"<body>{el('main', *body)}</body>\n</html>\n"
     )
 

@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 from vram_plan import format_gib
 
+from ..language import say
 from .plan import device_name, seconds, show
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def measuring() -> Iterator[Callable[[str, float], None]]:
         gone, left = time.monotonic() - started, max(seconds_left, 0.0)
         filled = round(_WIDTH * gone / (gone + left)) if gone + left else 0
         bar = "█" * filled + "·" * (_WIDTH - filled)
-        print(f"{_CLEAR}{bar} {left:3.0f} s left  {what[:60]}", end="", file=sys.stderr, flush=True)
+        print(f"{_CLEAR}{bar} {say(f'{left:3.0f} s left')}  {say(what)[:60]}", end="", file=sys.stderr, flush=True)
 
     try:
         yield progress

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 import vram_plan as vp
 from rich.console import Console
@@ -16,6 +16,11 @@ from .calibrate import is_used
 from .plan import console, show
 
 __all__ = ["Look", "print_formats", "print_gpus", "print_hardware", "print_models"]
+
+_NONE_WORDS: Final = {"model": "no model", "gpu": "no GPU", "format": "no format"}
+_MODEL_COLUMNS: Final = {"name": "name", "id": "Hub id"}
+_GPU_COLUMNS: Final = {"name": "name", "memory": "GiB", "bandwidth": "GB/s", "compute_capability": "sm", "release_year": "year"}
+_FORMAT_COLUMNS: Final = {"name": "name", "family": "kind", "bits": "bits/weight", "note": "what it is"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +35,7 @@ class Look:
 def _print(rows: list[dict[str, Any]], columns: dict[str, str], look: Look, what: str, query: str) -> None:
     """Rows as JSON, or as a table of the named columns; a query nothing answers to is an error."""
     if not rows:
-        raise vp.UnknownNameError(f"no {what} has {query[:60]!r} in its name", f"see them all with: vram-plan {what}s")
+        raise vp.UnknownNameError(f"{_NONE_WORDS[what]} has {query[:60]!r} in its name", f"see them all with: vram-plan {what}s")
     if look.json:
         print(json.dumps(rows, default=str, indent=1))
     elif look.quiet:
@@ -51,13 +56,12 @@ def _print_table(rows: list[dict[str, Any]], columns: dict[str, str], out: Conso
 
 def print_models(query: str, look: Look) -> None:
     rows = [{"name": row.name, "id": row.id} for row in vp.list_models(query)]
-    _print(rows, {"name": "name", "id": "Hub id"}, look, "model", query)
+    _print(rows, _MODEL_COLUMNS, look, "model", query)
 
 
 def print_gpus(query: str, look: Look) -> None:
     rows = [_gpu_row(spec) for spec in vp.list_gpus(query)]
-    columns = {"name": "name", "memory": "GiB", "bandwidth": "GB/s", "compute_capability": "sm", "release_year": "year"}
-    _print(rows, columns, look, "gpu", query)
+    _print(rows, _GPU_COLUMNS, look, "gpu", query)
     if not (look.json or look.quiet):
         show(console(look.width), "", "bandwidth (GB/s) decides how fast a model writes; sm is the CUDA compute capability")
 
@@ -72,7 +76,7 @@ def _gpu_row(spec: vp.GpuSpec) -> dict[str, Any]:
 
 def print_formats(query: str, look: Look) -> None:
     rows = [asdict(row) | {"bits": f"{row.bits_per_weight:.2f}"} for row in vp.list_formats(query)]
-    _print(rows, {"name": "name", "family": "kind", "bits": "bits/weight", "note": "what it is"}, look, "format", query)
+    _print(rows, _FORMAT_COLUMNS, look, "format", query)
 
 
 def print_hardware(look: Look) -> None:

@@ -30,6 +30,7 @@ GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "mag
                   ("compute", "░", "yellow", "compute"), ("runtime", "▞", "green", "runtime"))  # fmt: skip
 VERDICT_STYLE: Final = {"fits": "bold green", "tight": "bold yellow", "does_not_fit": "bold red", "unknown": "bold"}
 ENGINE_NAMES: Final = {"ollama": "Ollama", "vllm": "vLLM", "sglang": "SGLang"}
+_NOTE_WORDS: Final = {"info": "note", "warning": "warning"}
 #: Below this width the reasons go; a pipe gets lines long enough for them.
 NARROW: Final = 60
 PIPED_WIDTH: Final = 160
@@ -316,7 +317,7 @@ def note_lines(plan: Plan, spoken: Callable[[str], str] = str) -> list[tuple[str
     rows = [("assumed", "; ".join(spoken(text).split(": ", 1)[-1] for text in assumed))] if assumed else []
     said = verdict_sentence(plan).removeprefix("Would not start: ").rstrip(".")
     notes = [note for note in plan.notes if note.text not in assumed and not note.text.endswith(f": {said}")]
-    return rows + [("note" if note.level == "info" else "warning", note.text) for note in notes]
+    return rows + [(_NOTE_WORDS[note.level], note.text) for note in notes]
 
 
 def _changes(plan: Plan, width: int) -> list[Table | str]:

@@ -10,6 +10,7 @@ from rich.table import Table as Grid
 from rich.text import Text
 from vram_plan import format_gib
 
+from ..language import say
 from .grids import as_csv, as_json, as_markdown
 from .plan import ENGINE_NAMES, console, seconds, show
 
@@ -47,7 +48,7 @@ def _number(value: float) -> str:
 
 
 def _mark(answer: BatchCurve, load: BatchLoad) -> str:
-    return "knee" if load.sequences == answer.knee else ""
+    return say("knee") if load.sequences == answer.knee else ""
 
 
 def _print_screen(answer: BatchCurve, out: Console, quiet: bool) -> None:

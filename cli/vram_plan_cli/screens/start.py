@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vram_plan import Plan
     from vram_plan.results import LaunchCommand
 
-__all__ = ["copyable", "start_lines", "starts"]
+__all__ = ["copyable", "remarks", "start_lines", "starts"]
 
 _WORD = re.compile(r"(?:[^\s'\"]|'[^']*'?|\"[^\"]*\"?)+")
 #: What is typed at the engine's own prompt, once it runs.
@@ -36,18 +36,24 @@ def _with_settings(command: LaunchCommand) -> str:
     return " ".join((*(f"{key}={value}" for key, value in command.env.items()), command.command))
 
 
+def remarks(command: LaunchCommand) -> tuple[list[str], list[str]]:
+    """What is typed at the engine's own prompt once it runs, and what else there is to say."""
+    parts = [part for part in command.note.split("; ") if part]
+    return [part for part in parts if part.startswith(_INSIDE)], [part for part in parts if not part.startswith(_INSIDE)]
+
+
 def copyable(plan: Plan, width: int) -> list[str]:
     """The commands as lines to paste: broken by `\\` where they are too long, remarks as comments above."""
     return [line for command in plan.launch for line in _command_lines(command, max(width - 2, 20))]
 
 
 def _command_lines(command: LaunchCommand, width: int) -> Iterator[str]:
-    parts = [part for part in command.note.split("; ") if part]
-    for remark in (say(part) for part in parts if not part.startswith(_INSIDE)):
+    typed, told = remarks(command)
+    for remark in map(say, told):
         yield from textwrap.wrap(remark, width, initial_indent="# ", subsequent_indent="# ", break_long_words=False, break_on_hyphens=False)
     for line in _with_settings(command).splitlines():
         yield from _broken(line, width)
-    yield from (part for part in parts if part.startswith(_INSIDE))
+    yield from typed
 
 
 def _broken(line: str, width: int) -> Iterator[str]:

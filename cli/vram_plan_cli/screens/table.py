@@ -15,9 +15,10 @@ if TYPE_CHECKING:
     from vram_plan.questions.cells import Cell
     from vram_plan.questions.table import Table, TableRow
 
-__all__ = ["SIGNS", "print_table", "tokens"]
+__all__ = ["SIGNS", "longest_text", "print_table", "tokens"]
 
 SIGNS: Final = {"fits": "✓", "tight": "!", "does_not_fit": "✗", "unknown": " "}
+_LONGEST_WORDS: Final = {None: "no limit", 0: "none"}
 _GIB: Final = 1 << 30
 
 
@@ -65,7 +66,12 @@ def _last(answer: Table) -> list[str]:
 def _last_cell(answer: Table, row: TableRow) -> list[str]:
     if not answer.machine:
         return []
-    return ["no limit" if row.max_context is None else f"{row.max_context:,}" if row.max_context else "none"]
+    return [longest_text(row.max_context)]
+
+
+def longest_text(context: int | None) -> str:
+    """A longest context in words; None: memory sets no limit."""
+    return _LONGEST_WORDS[context] if not context else f"{context:,}"
 
 
 def _print_screen(answer: Table, width: int | None, quiet: bool) -> None:
@@ -115,4 +121,4 @@ def _print_foot(answer: Table, shown: int, out: Console) -> None:
         lines.append("GiB needed; name a --gpu for the verdicts")
     if shown < len(answer.contexts):
         lines.append(f"{len(answer.contexts) - shown} contexts left out for want of width (--width, or a pipe, shows all)")
-    show(out, "", *lines, *(text.replace(" not given: ", ": ") for text in answer.notes))
+    show(out, "", *lines, *answer.notes)
