@@ -13,11 +13,12 @@ from .engines.need import kv_bytes
 from .engines.weights import weights_of
 from .errors import UsageError
 from .hardware import Detection, Device, resolve, this_processor
+from .hardware.device import is_processor
 from .inverse import allocated, at, fewest_gpus, least_offload, longest_context, most_sequences
 from .launching import launch
 from .models.loading import load
 from .models.model import Model
-from .request import make_work
+from .request import default_engine, make_work
 from .results import (
     DevicePlan,
     Fit,
@@ -70,15 +71,15 @@ def plan(
     `model` is a loaded Model or the text `load` takes. `context` (tokens of one sequence, "16k" too) defaults to 8k
     or the trained context if that is shorter. `bits` or `quant` choose the number format, the checkpoint's own by
     default. `gpus` is a text ("2x RTX 3090", "8GB"), devices, what `local_devices` found, "local" for this machine's,
-    "cpu" for its processor with transformers, or None for no verdict.
+    "cpu" for its processor (or one by name: "Ryzen 9 7950X 64GB"), or None for no verdict.
     On a loaded model and anything but "local" and "cpu" nothing is read or asked: pure, deterministic, thread-safe.
 
     Raises UsageError for values that cannot be meant, ModelError where the model cannot be had, HubError,
     FormatError, HardwareError.
     """
     machine = named_machine(gpus)
-    engine = engine_on(machine.devices, engine)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
+    engine = engine_on(machine.devices, engine, loaded, bits, quant)
     work, notes = make_work(
         loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=engine, sequences=sequences, kv_type=kv_type,
         kv_type_k=kv_type_k, kv_type_v=kv_type_v, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
@@ -175,13 +176,18 @@ def named_machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
     return this_processor() if named == "cpu" else resolve(gpus) if named == "local" else _named(gpus)
 
 
-def engine_on(devices: Sequence[Device], engine: str | None) -> str | None:
-    """The engine asked for; on a processor the one whose memory is told by the same rules there. Raises UsageError for another."""
-    if not any(device.vendor == "CPU" for device in devices):
+def engine_on(
+    devices: Sequence[Device], engine: str | None, model: Model | None = None, bits: int | None = None, quant: str | None = None
+) -> str | None:
+    """The engine asked for; on a processor those that run there: without one Ollama as elsewhere, else transformers, never a server.
+    Raises UsageError for another."""
+    if not is_processor(devices):
         return engine
-    if engine is not None and engine_name(engine) != "transformers":
-        raise UsageError(f"{engine} is not planned on a processor", "take --engine transformers, or llama.cpp with --set backend=cpu")
-    return "transformers"
+    if engine is None:
+        return "ollama" if model is not None and default_engine(model, 1, bits, quant) == "ollama" else "transformers"
+    if engine_name(engine) not in ("llama.cpp", "ollama", "transformers"):
+        raise UsageError(f"{engine} is not planned on a processor", "take --engine llama.cpp, ollama or transformers")
+    return engine
 
 
 @lru_cache(maxsize=256)

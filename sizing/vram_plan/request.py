@@ -14,7 +14,7 @@ from .models.model import Model
 from .results import Note
 from .units import parse_tokens
 
-__all__ = ["DEFAULT_CONTEXT", "make_work", "own_format"]
+__all__ = ["DEFAULT_CONTEXT", "default_engine", "make_work", "own_format"]
 
 DEFAULT_CONTEXT: Final = 8192
 _GGUF_ENGINES: Final = ("ollama", "llama.cpp")
@@ -72,6 +72,11 @@ def make_work(
         options=_options(name, module.OPTIONS, options),
     )
     return work, (*notes, *context_notes, *_prompt_note(work), *format_notes)
+
+
+def default_engine(model: Model, device_count: int, bits: int | None = None, quant: str | None = None) -> str:
+    """The engine taken where none is asked for."""
+    return _engine(model, device_count, None, bits, quant)[0]
 
 
 def _engine(model: Model, device_count: int, engine: str | None, bits: int | None, quant: str | None) -> tuple[str, tuple[Note, ...]]:

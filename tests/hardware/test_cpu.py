@@ -95,7 +95,35 @@ def test_without_a_check_there_is_no_speed():
     assert notes(plan) == [f"no speed: the calibration of {name} is not used: no prompt was measured that it had not seen"]
 
 
-@pytest.mark.parametrize("engine", ["vllm", "sglang", "ollama", "llama.cpp"])
+@pytest.mark.parametrize("engine", ["vllm", "sglang"])
 def test_other_engines_are_refused(engine: str):
     with pytest.raises(vp.UsageError, match="not planned on a processor"):
         vp.plan("llama3-8b", gpus="cpu", engine=engine)
+
+
+@pytest.mark.parametrize("engine", ["llama.cpp", "ollama"])
+def test_llama_is_planned_on_it_with_what_of_memory_is_free(engine: str, monkeypatch):
+    monkeypatch.setattr(cpu.os, "cpu_count", lambda: 128)
+    plan = vp.plan("llama3.1-8b", quant="Q4_K_M", gpus="cpu", engine=engine, context="8k")
+    assert plan.fit.headroom + plan.memory.total == 48 << 30
+    assert plan.fit.verdict == "fits"
+    assert "memory taken as DDR5-4800" in " ".join(note.text for note in plan.notes)
+
+
+def test_a_share_of_a_processor_has_no_rates(monkeypatch):
+    monkeypatch.setattr(cpu.os, "cpu_count", lambda: 2)
+    device = cpu_device()
+    assert device.spec is None
+    assert "no speed: 2 threads are seen" in device.note
+    assert vp.plan("llama3.1-8b", quant="Q4_K_M", gpus="cpu", engine="llama.cpp", context="8k").speed is None
+
+
+def test_a_boards_name_is_its_device_trees(monkeypatch, tmp_path: Path):
+    (tmp_path / "cpuinfo").write_text("processor: 0\nCPU part: 0xd0b\n")
+    (tmp_path / "board").write_text("Raspberry Pi 5 Model B Rev 1.0\0")
+    monkeypatch.setattr(cpu, "BOARD", tmp_path / "board")
+    monkeypatch.setattr(cpu.os, "cpu_count", lambda: 4)
+    device = cpu_device()
+    assert device.name == "Raspberry Pi 5 Model B Rev 1.0"
+    assert device.spec is not None
+    assert device.spec.bandwidth_bytes_per_s == pytest.approx(17.1e9, rel=0.01)

@@ -192,7 +192,7 @@ def _has_flash(used: tuple[Device, ...]) -> bool:
 
 def default_context(devices: tuple[Device, ...]) -> int:
     """The context Ollama takes when none is set: by what all GPUs may use together (the model's own caps it)."""
-    total = sum(device.usable if device.unified else device.total for device in devices)
+    total = sum(device.usable if device.unified else device.total for device in devices if device.vendor != "CPU")
     return next((tokens for limit, tokens in _CONTEXT_TIERS if total < limit), _LARGEST_CONTEXT)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Final, Literal
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from ..models.architecture import Basis  # only its name: hardware is loaded without the models
     from .profiles import Profile
 
-__all__ = ["GIB", "MIB", "Detection", "Device", "GpuSpec", "MemoryBasis", "Process"]
+__all__ = ["GIB", "MIB", "Detection", "Device", "GpuSpec", "MemoryBasis", "Process", "is_processor"]
 
 MIB: Final = 1 << 20
 GIB: Final = 1 << 30
@@ -90,8 +91,9 @@ class Device:
     """One device and its memory, in bytes.
 
     `total` is what the driver reports, `usable` what an engine may take of it when nothing else runs, `free` what it
-    may take now (None: not known), `used_by_others` the difference. `vendor` is NVIDIA, AMD, Intel, Apple, Google or
-    "unknown". `index` counts over all nodes. `basis` is of the memory figures; `note` says where they come from.
+    may take now (None: not known), `used_by_others` the difference. `vendor` is NVIDIA, AMD, Intel, Apple, Google, CPU (a
+    processor and its memory) or "unknown". `index` counts over all nodes. `basis` is of the memory figures; `note` says where they
+    come from.
     `profile` is what `calibrate` or `verify` measured on it.
     """
 
@@ -135,3 +137,8 @@ class Detection:
     notes: tuple[str, ...] = ()
     reason: str = ""
     local: bool = False
+
+
+def is_processor(devices: Sequence[Device]) -> bool:
+    """Whether these devices are a processor and the memory it works in."""
+    return bool(devices) and devices[0].vendor == "CPU"

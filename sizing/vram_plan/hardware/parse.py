@@ -10,7 +10,8 @@ import re
 from dataclasses import replace
 from typing import Final
 
-from ..errors import UsageError
+from ..errors import UnknownNameError, UsageError
+from .cpus import cpu_named
 from .device import GIB, Detection, Device
 from .names import match_gpu
 from .specs import device_of
@@ -32,8 +33,8 @@ _GLUED: Final = re.compile(r"(\d{3,4})[x×](\d{1,2})", re.I)
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(tib|tb|t|gib|gb|g|mib|mb|m)(?:\s+(?:gpu|card|vram|of vram))?", re.I)
 _SCALE: Final = {"t": 1 << 40, "g": 1 << 30, "m": 1 << 20}
 _JOIN: Final = re.compile(r"\s*(?:[+,&]|\band\b)\s*", re.I)
-#: A `+` that belongs to a name: Ryzen AI MAX+ 395.
-_MAX_PLUS: Final = re.compile(r"\b(max)\+", re.I)
+#: A `+` that belongs to a name: Ryzen AI MAX+ 395, Xeon Platinum 8480+.
+_MAX_PLUS: Final = re.compile(r"\b(max|8480|8592)\+", re.I)
 
 
 def _quoted(text: str) -> str:
@@ -73,10 +74,19 @@ def _group(text: str, whole: str) -> tuple[list[Device], str]:
     """One kind of card, as often as it is counted. A card with two GPUs (MI250) gives two devices."""
     count, name = _counted(text)
     if not 1 <= count <= MAX_PER_NODE:
+        if processor := cpu_named(text):  # 7950X 64GB: no count
+            return [processor[0]], processor[1]
         raise _usage(whole, f"{count} GPUs in one machine; between 1 and {MAX_PER_NODE} can be planned")
     if device := _nameless(name):
         return [device] * count, ""
-    match = match_gpu(name)
+    try:
+        match = match_gpu(name)
+    except UnknownNameError:
+        if not (processor := cpu_named(name)):
+            raise
+        if count > 1:
+            raise _usage(whole, "one processor is planned, not several") from None
+        return [processor[0]], processor[1]
     device, per_card = device_of(match.spec, match.memory_bytes), match.spec.gpus_per_card
     note = match.note
     if per_card > 1:
@@ -97,6 +107,8 @@ def _machine(text: str, whole: str) -> tuple[list[Device], list[str]]:
         devices += group
         if note and note not in notes:
             notes.append(note)
+    if len(devices) > 1 and any(device.vendor == "CPU" for device in devices):
+        raise _usage(whole, "a processor is planned alone")
     if len(devices) > MAX_PER_NODE:
         raise _usage(whole, f"{len(devices)} GPUs in one machine; at most {MAX_PER_NODE} can be planned")
     return devices, notes

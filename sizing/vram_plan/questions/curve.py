@@ -87,7 +87,7 @@ def context_curve(
     where the time goes at the planned one. Else as `plan`, but that no `gpus` are this machine's."""
     machine = machine_of(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
-    request["engine"] = engine_on(machine.devices, request.get("engine"))
+    request["engine"] = engine_on(machine.devices, request.get("engine"), loaded, request.get("bits"), request.get("quant"))
     work, _ = make_work(loaded, len(machine.devices), **request)
     devices = machine.devices
     longest = longest_context(loaded, work, devices) if devices else None

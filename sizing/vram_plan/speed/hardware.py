@@ -10,7 +10,7 @@ from .constants import architecture_key
 
 __all__ = ["Rates", "backend_of", "rates_of"]
 
-_BACKENDS: Final = {"NVIDIA": "cuda", "Apple": "metal", "AMD": "rocm", "Intel": "vulkan"}
+_BACKENDS: Final = {"NVIDIA": "cuda", "Apple": "metal", "AMD": "rocm", "Intel": "vulkan", "CPU": "cpu"}
 #: fp32 operations of one multiprocessor in one clock: 64 lanes × 2 up to GA100 (Pascal P100, Volta, Turing, A100), then 128 × 2
 #: (NVIDIA's architecture whitepapers).
 _OPS_64_LANES: Final = 128
@@ -35,6 +35,7 @@ class Rates:
     fp8_flops: float
     fp4_flops: float
     architecture: str
+    dies: int = 1
 
 
 def backend_of(vendor: str) -> str:
@@ -43,8 +44,10 @@ def backend_of(vendor: str) -> str:
 
 
 def rates_of(device: Device, backend: str) -> Rates | None:
-    """The rates of a device; None where its bandwidth or its arithmetic is not known."""
+    """The rates of a device; None where its bandwidth or its arithmetic is not known, or the backend is not its own."""
     spec = device.spec
+    if (backend == "cpu") != (device.vendor == "CPU"):
+        return None
     if spec is None:
         return None
     return _rates(spec, backend)
@@ -67,11 +70,15 @@ def _rates(spec: GpuSpec, backend: str) -> Rates | None:
         fp8_flops=fp8,
         fp4_flops=spec.fp4_flops or bf16,
         architecture=architecture_key(spec.vendor, spec.name, spec.compute_capability),
+        dies=2 if spec.vendor == "Apple" and "Ultra" in spec.name else 1,
     )
 
 
 def _tensor_flops(spec: GpuSpec, backend: str, fp32: float) -> float:
-    """On CUDA half the int8 rate: on GeForce cards that is the 16-bit rate with 16-bit sums, which llama.cpp's kernels reach."""
+    """On CUDA half the int8 rate: on GeForce cards that is the 16-bit rate with 16-bit sums, which llama.cpp's kernels reach.
+    On a processor the int8 rate, which quantised weights are multiplied at."""
+    if backend == "cpu":
+        return spec.int8_ops or fp32
     half = spec.fp16_flops or spec.bf16_flops or fp32
     if backend == "cuda" and spec.int8_ops and spec.compute_capability not in _NO_INT8_TENSORS:
         return max(half, spec.int8_ops / 2)

@@ -21,7 +21,7 @@ from .step import Step
 if TYPE_CHECKING:
     from ..hardware.profiles import EngineScale, Fitted, Mode, Profile
 
-__all__ = ["MOST_ERROR", "Measured", "decode_step", "measured_of", "prefill_step", "rates_measured", "why_no_speed"]
+__all__ = ["MOST_ERROR", "Measured", "decode_step", "described", "measured_of", "prefill_step", "rates_measured", "why_no_speed"]
 
 #: A calibration further off than this on what it had not seen is not used where there are fitted constants; where there are none
 #: (a processor, a card no catalogue describes) up to the second, with that as its range.
@@ -56,6 +56,11 @@ class Measured:
         return self.decode and self.prefill
 
 
+def described(device: Device, engine: str) -> bool:
+    """Whether fitted constants tell this device's speed: a catalogue row does, but a processor's only for llama.cpp's kernels."""
+    return device.spec is not None and (device.vendor != "CPU" or engine in _OWN_KERNELS)
+
+
 def measured_of(work: Work, devices: tuple[Device, ...], ranks: int, fitted_basis: str) -> Measured | None:
     """What the devices' profiles say of this engine; None where they say nothing. The slowest device's where they differ."""
     profiles = [device.profile for device in devices if device.profile]
@@ -67,7 +72,8 @@ def measured_of(work: Work, devices: tuple[Device, ...], ranks: int, fitted_basi
     profile = min(profiles, key=lambda one: one.fitted.copy_bytes_per_s.value if one.fitted.copy_bytes_per_s else 0.0)
     if work.engine in _OWN_KERNELS or not profile.points:
         return None
-    return _calibrated(work, profile, ranks, fitted_basis, _MOST_ALONE if any(device.spec is None for device in devices) else MOST_ERROR)
+    most = MOST_ERROR if all(described(device, work.engine) for device in devices) else _MOST_ALONE
+    return _calibrated(work, profile, ranks, fitted_basis, most)
 
 
 def _scaled(engine: str, scale: EngineScale, fitted_basis: str) -> Measured:
@@ -130,7 +136,7 @@ def _range(error: float | None, scatter: float) -> Spread:
 
 def why_no_speed(work: Work, devices: tuple[Device, ...]) -> str:
     """What keeps a measured device that no catalogue describes from having a speed; empty where nothing was measured."""
-    profile = next((device.profile for device in devices if device.profile and device.spec is None), None)
+    profile = next((device.profile for device in devices if device.profile and not described(device, work.engine)), None)
     if profile is None or not profile.points or work.engine in _OWN_KERNELS:
         return ""
     found = _calibrated(work, profile, 1, "", _MOST_ALONE)

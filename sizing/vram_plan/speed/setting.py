@@ -23,7 +23,7 @@ from .constants import (
     table,
 )
 from .hardware import Rates, backend_of, rates_of
-from .measured import Measured, measured_of, rates_measured
+from .measured import Measured, described, measured_of, rates_measured
 from .reads import Reads, reads_of
 from .roofline import UBATCH, Ranks
 from .server import far_apart, link_rate, peak_flops, quantises_activations
@@ -83,17 +83,18 @@ def _with_measured(setting: Setting | None, work: Work, devices: tuple[Device, .
     """In place of the fitted constants what was measured on these devices, if anything. A device of no catalogue row has no others."""
     ranks = setting.ranks.count if setting and setting.ranks else 1
     measured = measured_of(work, devices, ranks, setting.basis) if setting else None
-    if any(device.spec is None for device in devices) and not (measured and measured.whole):
+    if not all(described(device, work.engine) for device in devices) and not (measured and measured.whole):
         return None
     return replace(setting, measured=measured, basis=measured.basis) if setting and measured else setting
 
 
 def _setting(model: Model, work: Work, devices: tuple[Device, ...], layers: tuple[int, ...]) -> Setting | None:
     named = str(work.option("backend") or "").lower()
-    backend = named if named in table()["llama.cpp"] else backend_of(devices[0].vendor)
-    known = [rates_of(device, backend) or (None if work.engine in LLAMA else rates_measured(device)) for device in devices]
+    fitted = table()["llama.cpp"]
+    backend = named if named in (*fitted, "cpu") else backend_of(devices[0].vendor)
+    known = [rates_of(device, backend) if described(device, work.engine) else rates_measured(device) for device in devices]
     rates = [found for found in known if found]
-    if len(rates) < len(devices) or named == "cpu":
+    if len(rates) < len(devices) or (work.engine in LLAMA and not (backend in fitted and all(device.spec for device in devices))):
         return None
     reads = reads_of(model, work.format)
     elements = (float(CACHE_TYPES[work.kv_k]), float(CACHE_TYPES[work.kv_v]))
@@ -132,7 +133,7 @@ def _split(
         Gpu(
             part / total if total else 1 / len(devices),
             one,
-            decode_constants(backend, one.architecture, family, moe, flash, age),
+            decode_constants(backend, one.architecture, family, moe, flash, age, one.dies),
             prefill_constants(backend, one.architecture, family, moe, flash, age),
         )
         for part, one in zip(parts, rates, strict=True)

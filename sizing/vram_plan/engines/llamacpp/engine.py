@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Any, Final
 
-from ...hardware.device import Device
+from ...hardware.device import Device, is_processor
 from ...models.model import Model
 from ...results import Term
 from ...units import format_gib
@@ -82,7 +82,9 @@ def _drafting(context: Context, build: Build) -> Context:
 
 
 def allocation(run: Run, devices: tuple[Device, ...]) -> Allocation:
-    """The terms of each device and of the host."""
+    """The terms of each device and of the host; a processor is a device whose memory is the host's."""
+    if is_processor(devices):
+        return Allocation((_processor_terms(run),), (), _figures(run), _notes(run), _refusal(run))
     count = max(len(devices), 1)
     terms = tuple((*_device_terms(run, i), *_drafts(run, i), _runtime(Same(devices[i] if devices else None))) for i in range(count))
     return Allocation(terms, _host_terms(run), _figures(run), _notes(run), _refusal(run))
@@ -161,6 +163,8 @@ def room_of(run: Run, devices: tuple[Device, ...]) -> int:
 
 
 def _least_free(run: Run, devices: tuple[Device, ...]) -> int:
+    if is_processor(devices):
+        return devices[0].available - sum(term.bytes for term in _processor_terms(run))
     shares = [_share_of(run, i) for i in range(len(devices))]
     held = [share.fixed + sum(_sizes(run, share)) + _runtime(Same(d)).bytes for d, share in zip(devices, shares, strict=True)]
     if run.settings.drafts:
@@ -275,6 +279,14 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
     return tuple(terms)
 
 
+def _processor_terms(run: Run) -> tuple[Term, ...]:
+    """All of it in the memory of a machine that has no GPU, or is told to use none: towers and what drafts too."""
+    towers = tower_terms(run.model) if run.settings.mmproj else ()
+    drafts = _host_terms(run.draft) if run.draft else ()
+    named = tuple(replace(term, name=f"draft_{term.name}", why=f"draft model: {term.why}") for term in drafts)
+    return (*_host_terms(run), *towers, *(named or _drafts(run, 0)))
+
+
 def _host_compute(run: Run) -> int:
     """The CPU's buffer: embeddings and masks that are copied to the GPU, or the whole graph where nothing is on one."""
     c, a = run.context, run.model.architecture
@@ -349,7 +361,7 @@ def least_offload(model: Model, work: Work, devices: tuple[Device, ...]) -> int 
 
 def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
     """`least_offload` of a run already settled: by halves, as each layer moved leaves more room."""
-    if run.settings.gpu_layers is not None:
+    if run.settings.gpu_layers is not None or is_processor(devices):
         return None
     if _fits(_moved(run, 0, devices), devices):
         return 0

@@ -36,7 +36,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "mtp": "true: the model's own prediction layers draft tokens (false)",
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
 }
-_BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan"}
+_BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan", "CPU": "cpu"}
 _BATCH, _UBATCH = 2048, 512
 
 
@@ -118,12 +118,19 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
         swa_full=flag(given, "swa_full", False),
         gpu_layers=whole(given, "n_gpu_layers", 0, 100_000),
         tensor_split=_split(given.get("tensor_split")),
-        backend=choice(given, "backend", ("cuda", "rocm", "vulkan", "metal", "cpu")) or _BACKENDS.get(vendor, "cuda"),
+        backend=_backend(given, vendor),
         build=build_of(str(given.get("build", "2026-10"))),
         mmproj=flag(given, "mmproj", False),
         draft=draft_model(given.get("draft")),
         mtp=flag(given, "mtp", False),
     )
+
+
+def _backend(given: Mapping[str, Any], vendor: str) -> str:
+    named = choice(given, "backend", ("cuda", "rocm", "vulkan", "metal", "cpu"))
+    if vendor == "CPU" and named not in ("", None, "cpu"):
+        raise UsageError(f"backend is {named} on a processor", "leave it out, or name a GPU with --gpu")
+    return named or _BACKENDS.get(vendor, "cuda")
 
 
 def _split(value: Any) -> tuple[float, ...]:
