@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from operator import itemgetter
 from typing import Final
 
 from vram_plan_data import ROOT
@@ -143,13 +145,13 @@ def mix_types(tensors: Sequence[Tensor], mix: str, facts: GgufFacts) -> tuple[Te
         raise FormatError(f"no GGUF mix is called {mix[:40]!r}", f"known: {', '.join(mix_names())}")
     mixer, found, placed = _Mixer(mix, facts, tensors), list(tensors), []
     kinds: dict[tuple[str, tuple[int, ...]], str | None] = {}
-    for position, t in enumerate(tensors):
-        key = t.role, t.shape
+    for position, (role, layer, shape, experts, _, part) in enumerate(tensors):
+        key = role, shape
         if key not in kinds:
-            kinds[key] = mixer.settled(*key)
+            kinds[key] = mixer.settled(role, shape)
         kind = kinds[key]
         if kind:
-            found[position] = Tensor(t.role, t.layer, t.shape, t.experts, kind, t.part)
+            found[position] = Tensor(role, layer, shape, experts, kind, part)
         elif kind is None:
             placed.append(position)
     for position in sorted(placed, key=lambda p: _order(tensors[p])):
@@ -174,8 +176,9 @@ class _Mixer:
         self.base = self.plain or self.cells["base"][0][0]
         self.moe_only = mix == "MXFP4_MOE"
         self.facts = facts
-        self.tied = all(t.role != "output" for t in tensors)
-        self.values = sum(_column(t.role) == "attn_v" for t in tensors)
+        roles = Counter(map(itemgetter(0), tensors))
+        self.tied = "output" not in roles
+        self.values = sum(count for role, count in roles.items() if _column(role) == "attn_v")
         self.seen = dict.fromkeys(self.cells, 0)
 
     def settled(self, role: str, shape: tuple[int, ...]) -> str | None:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Mapping
 from functools import cached_property
+from operator import itemgetter
 
 from ..formats.cache_types import cache_element_bytes
 from ..values import dataclass
 from .architecture import Architecture, Basis, CacheLayer, Tensor
 
 __all__ = ["Model", "Parameters"]
+
+#: What tensors of different layers have in common: role, shape, experts, part.
+_ALIKE = itemgetter(0, 2, 3, 5)
 
 
 @dataclass(frozen=True)
@@ -88,13 +93,13 @@ class Model:
     def parameters(self) -> Parameters:
         parts = dict.fromkeys(("text", "vision", "audio", "projector", "mtp"), 0)
         embedding = lm_head = experts = 0
-        for tensor in self.architecture.tensors:
-            count = tensor.parameters
-            parts[tensor.part] += count
-            if tensor.part == "text":
-                embedding += count if tensor.role == "token_embd" else 0
-                lm_head += count if tensor.role in ("output", "output.bias") else 0
-                experts += count if tensor.experts else 0
+        for (role, shape, stacked, part), times in Counter(map(_ALIKE, self.architecture.tensors)).items():
+            count = times * Tensor(role, None, shape).parameters
+            parts[part] += count
+            if part == "text":
+                embedding += count if role == "token_embd" else 0
+                lm_head += count if role in ("output", "output.bias") else 0
+                experts += count if stacked else 0
         a = self.architecture
         routed = experts * min(a.experts_per_token, a.experts) // a.experts if a.experts else experts
         return Parameters(

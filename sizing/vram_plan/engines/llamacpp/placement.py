@@ -21,7 +21,7 @@ from ...values import dataclass
 from ..weights import weights_of
 from .tape import padded
 
-__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "on_gpu", "placed", "visiting_weights"]
+__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "matrices", "on_gpu", "placed"]
 
 HOST: Final = -1
 #: Tensors of the input layer: looked up by row on the CPU, never multiplied with.
@@ -50,8 +50,8 @@ class FileWeights:
 def file_weights(model: Model, format: Format) -> FileWeights:
     """The sums of a model's GGUF; vision and audio towers are a file of their own, draft (MTP) layers are not loaded."""
     weights = weights_of(model, format)
-    tied = model.architecture.kind != "encoder" and all(t.role != "output" for t in weights.tensors if t.part == "text")
-    head = inputs = 0
+    head = inputs = embedding = 0
+    tied = model.architecture.kind != "encoder"
     layers: dict[int, int] = defaultdict(int)
     stacks: dict[int, int] = defaultdict(int)
     for role, layer, shape, experts, stored_as, part in weights.tensors:
@@ -61,21 +61,24 @@ def file_weights(model: Model, format: Format) -> FileWeights:
         if layer is not None:
             (stacks if experts else layers)[layer] += size
             continue
-        inputs += size if role in _INPUT else 0
-        head += size if role not in _INPUT or (tied and role == "token_embd") else 0
+        if role not in _INPUT:
+            head, tied = head + size, tied and role != "output"
+            continue
+        inputs, embedding = inputs + size, size if role == "token_embd" else embedding
     count = len(weights.layers)
     rest, routed = (tuple(sums[i] for i in range(count)) for sums in (layers, stacks))
+    head += embedding if tied else 0
     return FileWeights(rest, routed, head, inputs, weights.total - weights.towers + weights.mtp, weights.basis, tied)
 
 
 @lru_cache(maxsize=256)
-def visiting_weights(model: Model, format: Format, experts_only: bool) -> tuple[tuple[str, int], ...]:
-    """Role and largest size of the weights (or the experts) of a layer, whichever layers are away."""
-    sizes: dict[str, int] = defaultdict(int)
+def matrices(model: Model, format: Format) -> tuple[tuple[tuple[str, int], ...], ...]:
+    """Of each layer, role and bytes on a GPU of every matrix: these are copied in one by one where they are in host memory."""
+    found: dict[int, dict[str, int]] = defaultdict(dict)
     for tensor in weights_of(model, format).tensors:
-        if tensor.part == "text" and tensor.layer is not None and len(tensor.shape) > 1 and (tensor.experts or not experts_only):
-            sizes[tensor.role] = max(sizes[tensor.role], on_gpu(tensor))
-    return tuple(sizes.items())
+        if tensor.part == "text" and tensor.layer is not None and len(tensor.shape) > 1:
+            found[tensor.layer][tensor.role] = on_gpu(tensor)
+    return tuple(tuple(found[i].items()) for i in range(max(found, default=-1) + 1))
 
 
 def on_gpu(tensor: Tensor) -> int:

@@ -38,20 +38,22 @@ class Inventory:
 
     def add(self, role: str, layer: int | None, *shape: int, experts: int = 0, dtype: str = "") -> None:
         """One weight of `shape`; with `experts`, a stack of that many."""
-        if len(self.tensors) >= MAX_TENSORS:
-            raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
-        full = (experts, *shape) if experts else shape
-        self.tensors.append(Tensor(role, layer, full, experts, dtype or self.dtype, self.part))
+        self._put(Tensor(role, layer, (experts, *shape) if experts else shape, experts, dtype or self.dtype, self.part))
 
     def linear(self, role: str, layer: int | None, outputs: int, inputs: int, bias: bool = False) -> None:
-        self.add(role, layer, outputs, inputs)
+        self._put(Tensor(role, layer, (outputs, inputs), 0, self.dtype, self.part))
         if bias:
-            self.add(f"{role}.bias", layer, outputs)
+            self._put(Tensor(f"{role}.bias", layer, (outputs,), 0, self.dtype, self.part))
 
     def norm(self, role: str, layer: int | None, width: int, bias: bool = False) -> None:
-        self.add(role, layer, width)
+        self._put(Tensor(role, layer, (width,), 0, self.dtype, self.part))
         if bias:
-            self.add(f"{role}.bias", layer, width)
+            self._put(Tensor(f"{role}.bias", layer, (width,), 0, self.dtype, self.part))
+
+    def _put(self, tensor: Tensor) -> None:
+        if len(self.tensors) >= MAX_TENSORS:
+            raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
+        self.tensors.append(tensor)
 
 
 @dataclass(frozen=True)
