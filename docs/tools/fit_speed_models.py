@@ -32,7 +32,8 @@ def _own(p: Array, n: int, known: list[str], rows: dict[str, dict[str, int]], na
 
 
 class Decode:
-    """Parameters: share, layer, moe, kv plain, kv flash, issue, four families, old build, LocalScore's layer and total, heads' repeats."""
+    """Parameters: share, layer, moe, kv plain, kv flash, issue, four families, old build, LocalScore's layer and total, heads' repeats,
+    a generation's layer, the second die's share. Of Apple's chips alone are generations and dies told apart."""
 
     NOISE = 0.06
     OWN = 2
@@ -46,13 +47,14 @@ class Decode:
         """Only Metal's plain attention was seen to read a KV head for each of its query heads; elsewhere the exponent stays 0.
         The start for caches on AMD is what Vulkan came to on the same GPUs: plain attention 0.13, flash attention 0.77."""
         repeat, free = (0.25, 0.4) if self.repeats else (0.0, 1e-6)
-        mean = [np.log(0.89), np.log(70.0), 0.3, *np.log(self.caches), np.log(1 / 3.0), 0, 0, 0, 0, 0, 0, 0, repeat]
-        sd = [0.1, 0.7, 0.5, 0.7, 0.3, 1.0, 0.1, 0.1, 0.1, 0.1, 0.3, 0.15, 0.15, free]
+        newer, dies = (-0.1, -0.05) if self.repeats else (0.0, 0.0)
+        mean = [np.log(0.89), np.log(70.0), 0.3, *np.log(self.caches), np.log(1 / 3.0), 0, 0, 0, 0, 0.3, 0, 0, repeat, newer, dies]
+        sd = [0.1, 0.7, 0.5, 0.7, 0.3, 1.0, 0.1, 0.1, 0.1, 0.1, 0.3, 0.15, 0.15, free, 0.1, 0.05]
         return np.array(mean), np.array(sd)
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
-        share = np.minimum(np.exp(p[0] + own[0]), 0.98)
-        layer = np.exp(p[1] + own[1] + p[2] * s["moe"] + p[10] * s["age"] + p[11] * s["average"]) * 1e-6
+        share = np.minimum(np.exp(p[0] + own[0] + p[15] * s["dies"]), 0.98)
+        layer = np.exp(p[1] + own[1] + p[14] * s["generation"] + p[2] * s["moe"] + p[10] * s["age"] + p[11] * s["average"]) * 1e-6
         kv_share = share * np.exp(np.where(s["flash"], p[4], p[3]))
         repeat = np.where(s["flash"], 0.0, p[13])
         c = DecodeConstants(share * np.exp(p[6:10])[_family(s)], np.exp(p[5]), kv_share, repeat, share, layer, _SPREAD, _EVIDENCE)
@@ -65,30 +67,33 @@ class Decode:
             "bandwidth_share": _r(e[0]), "layer_us": _r(e[1]), "moe_layer": _r(e[2]), "kv_share_plain": _r(e[3]),
             "kv_share_flash": _r(e[4]), "repeat_plain": _r(p[13]) if self.repeats else 0.0, "issue_bytes_per_flop": _r(e[5]),
             "family": {name: _r(e[6 + i]) for i, name in enumerate(FAMILIES)}, "old_build_layer": _r(e[10]),
-            "architectures": _own(p, 14, known, rows, ("bandwidth_share", "layer_us")),
+            "generation_layer": _r(e[14]) if self.repeats else 1.0, "die_share": _r(e[15]) if self.repeats else 1.0,
+            "architectures": _own(p, 16, known, rows, ("bandwidth_share", "layer_us")),
         }  # fmt: skip
 
 
 class Prefill:
-    """Parameters: tensor share, four families, four issue shares, moe, attention flash and plain, old build, layer, weights, scale.
+    """Parameters: tensor share, four families, four issue shares, moe, attention flash and plain, old build, layer, weights, scale,
+    new build. An architecture's own: shares, mixtures, what builds since 2025 brought it.
 
     On AMD and through Vulkan architectures differ more than on CUDA and Metal: kernels are tuned for few of them.
     """
 
     NOISE = 0.1
-    OWN = 2
+    OWN = 3
 
     def __init__(self, backend: str = "cuda") -> None:
-        self.OWN_SD = (0.25, 0.3) if backend in ("cuda", "metal") else (0.8, 0.5)
+        self.OWN_SD = (0.25, 0.3, 0.2) if backend in ("cuda", "metal") else (0.8, 0.5, 0.8)
 
     def prior(self) -> tuple[Array, Array]:
-        mean = [np.log(0.7), 0, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(0.25), np.log(0.07), 0, np.log(60.0), np.log(0.8), 0]
-        sd = [0.5, 0.4, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.5, 0.3, 0.7, 0.15, 0.3]
+        mean = [np.log(0.7), 0, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(0.25), np.log(0.07), 0, np.log(60.0), np.log(0.8), 0, 0]
+        sd = [0.5, 0.4, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.5, 0.3, 0.7, 0.15, 0.3, 0.2]
         return np.array(mean), np.array(sd)
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
         family = _family(s)
-        after = np.exp((p[9] + own[1]) * s["moe"] + p[12] * np.maximum(s["age"], 0.0) * (family > 0))
+        older, newer = np.maximum(s["age"], 0.0), np.clip(-2.0 * s["age"], 0.0, 1.0)
+        after = np.exp((p[9] + own[1]) * s["moe"] + (p[12] * older + (p[16] + own[2]) * newer) * (family > 0))
         c = PrefillConstants(
             np.minimum(np.exp(p[0] + own[0] + p[1:5][family]), 0.98) * after, np.exp(p[5:9][family] + own[0]) * after,
             np.exp(np.where(s["flash"], p[10], p[11]) + own[0]), np.minimum(np.exp(p[14]), 0.98), np.exp(p[13]) * 1e-6, p[15],
@@ -104,7 +109,8 @@ class Prefill:
             "issue_share": {name: _r(e[5 + i]) for i, name in enumerate(FAMILIES)}, "moe_share": _r(e[9]),
             "attention_share_flash": _r(e[10]), "attention_share_plain": _r(e[11]), "old_build": _r(e[12]),
             "layer_us": _r(e[13]), "weight_share": _r(min(e[14], 0.98)),
-            "scale_exponent": _r(p[15]), "architectures": _own(p, 16, known, rows, ("share", "moe_share")),
+            "scale_exponent": _r(p[15]), "new_build": _r(e[16]),
+            "architectures": _own(p, 17, known, rows, ("share", "moe_share", "new_build")),
         }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from vram_plan.engines.weights import weights_of
 from vram_plan.formats import Format, find_format
 from vram_plan.hardware import device_of, find_gpu
 from vram_plan.models.loading import load
-from vram_plan.speed.constants import server_constants
+from vram_plan.speed.constants import generation, server_constants
 from vram_plan.speed.estimate import assumed
 from vram_plan.speed.hardware import Rates, rates_of
 from vram_plan.speed.reads import Reads, reads_of
@@ -46,7 +46,7 @@ def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str,
         "gpu": case.gpu, "group": f"{case.gpu} {case.source}",
         "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
         "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": case.engine not in ("llamafile", "ollama"),
-        "average": case.engine == "llamafile", "seconds": seconds,
+        "average": case.engine == "llamafile", "seconds": seconds, "generation": generation(rates.architecture), "dies": rates.dies - 1,
     }  # fmt: skip
 
 

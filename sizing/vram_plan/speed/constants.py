@@ -14,7 +14,7 @@ from ..values import dataclass
 
 __all__ = [
     "DecodeConstants", "Evidence", "PrefillConstants", "ServerConstants", "Spread", "architecture_key", "decode_constants",
-    "prefill_constants", "server_constants", "table",
+    "generation", "prefill_constants", "server_constants", "table",
 ]  # fmt: skip
 
 
@@ -101,6 +101,12 @@ def architecture_key(vendor: str, name: str, capability: str | None) -> str:
     return vendor.lower()
 
 
+@lru_cache(maxsize=256)
+def generation(key: str) -> int:
+    """Which of its maker's generations a class is, counted from an arbitrary one; 0 where that was not seen to matter."""
+    return next((int(row.get("generation", 0)) for row in table()["architectures"] if row["key"] == key), 0)
+
+
 def _evidence(backend: str, part: Mapping[str, Any], architecture: str, own: Mapping[str, Any]) -> Evidence:
     found = own.get(architecture)
     label = f"{backend}, {architecture}" if found else f"{backend} pool: no measurement of {architecture}"
@@ -109,12 +115,15 @@ def _evidence(backend: str, part: Mapping[str, Any], architecture: str, own: Map
 
 
 @lru_cache(maxsize=2048)
-def decode_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> DecodeConstants:
+def decode_constants(
+    backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float, dies: int = 1
+) -> DecodeConstants:
     """llama.cpp's decode constants. `age` is 1 for builds of May 2024 and before, −0.5 for the newest."""
     part = table()["llama.cpp"][backend]["decode"]
     own = part["architectures"].get(architecture, {})
-    share = min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0), 0.98)
+    share = min(part["bandwidth_share"] * own.get("bandwidth_share", 1.0) * part["die_share"] ** (dies - 1), 0.98)
     layer = part["layer_us"] * own.get("layer_us", 1.0) * part["old_build_layer"] ** age * (part["moe_layer"] if moe else 1.0)
+    layer *= part["generation_layer"] ** generation(architecture)
     spread = part["spread_moe" if moe else "spread"]
     kv_share = part["kv_share_flash" if flash_attention else "kv_share_plain"]
     return DecodeConstants(
@@ -126,11 +135,12 @@ def decode_constants(backend: str, architecture: str, family: str, moe: bool, fl
 
 @lru_cache(maxsize=2048)
 def prefill_constants(backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float) -> PrefillConstants:
-    """llama.cpp's prefill constants. Builds newer than mid-2025 count as of then: what they brought, they brought to few GPUs."""
+    """llama.cpp's prefill constants. What builds since mid-2025 brought, they brought to few GPUs: an architecture's own says it."""
     part = table()["llama.cpp"][backend]["prefill"]
     own = part["architectures"].get(architecture, {})
     scale = own.get("share", 1.0)
-    older = part["old_build"] ** max(age, 0.0) if family != "plain" else 1.0
+    newer = (part["new_build"] * own.get("new_build", 1.0)) ** min(max(-2.0 * age, 0.0), 1.0)
+    older = part["old_build"] ** max(age, 0.0) * newer if family != "plain" else 1.0
     after = (part["moe_share"] * own.get("moe_share", 1.0) if moe else 1.0) * older
     spread = part["spread_moe" if moe else "spread"]
     attention = part["attention_share_flash" if flash_attention else "attention_share_plain"]
