@@ -125,11 +125,11 @@ def test_a_quiet_card_holds_what_nvidia_smi_said() -> None:
 
 
 def test_several_gpus_hold_what_the_scheduler_gives_them() -> None:
-    """Emulated CUDA devices, llama.cpp 0c1e57098: shares by free memory, four copies of the inputs, and of the layer's
-    last sum two parts on every GPU but the first."""
+    """Emulated CUDA devices, llama.cpp 0c1e57098: shares by free memory, four copies of the inputs and of what the layer
+    before gives. (`llama-fit-params` forgets that a layer's norm is computed where the layer is: 213,950,976 for the second.)"""
     found = plan("llama3-8b", context=8192, gpus="2x RTX 3090")
     got = [tuple(term.bytes for term in device.terms if term.name != "runtime") for device in found.devices]
-    assert got == [(2215936000, 570425344, 180396032), (2401460224, 503316480, 213950976)]
+    assert got == [(2215936000, 570425344, 180396032), (2401460224, 503316480, 180396544)]
     split = plan("llama3-8b", context=8192, gpus="3x RTX 3090", options={"tensor_split": "24,12,12"})
     assert [sum(t.bytes for t in device.terms if t.group == "kv_cache") for device in split.devices] == [570425344, 268435456, 234881024]
     assert split.engine["layers_per_device"] == [17, 8, 7]
@@ -175,10 +175,10 @@ def test_what_is_left_in_host_memory_is_copied_in(name: str, on_gpu: int | None,
 
 
 def test_the_first_of_several_gpus_computes_what_is_in_host_memory() -> None:
-    """Two emulated CUDA devices, Llama 3 8B with 16 of 33 layers on them, 131,072 tokens; the second is 3.5 % high."""
+    """Two emulated CUDA devices, Llama 3 8B with 16 of 33 layers on them, 131,072 tokens."""
     found = plan("llama3-8b", context=131072, gpus="2x RTX 3090", options={"n_gpu_layers": 16})
     got = [next(term.bytes for term in device.terms if term.name == "compute") for device in found.devices]
-    assert got == [697305088, pytest.approx(239085696, rel=0.04)]
+    assert got == [697305088, 239085696]
 
 
 @pytest.mark.parametrize("name", ["llama3.1-70b", "qwen3-30b-a3b"])

@@ -6,6 +6,7 @@ allocator's holes come and go by a few MiB.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -13,50 +14,82 @@ from ...models.model import Model
 from .cells import CELLS, Context
 from .encoder import is_bert, record
 from .graph import Recorder
-from .layers import layers_of, shortened
+from .layers import Layer, layers_of, shortened
+from .placement import HOST, Placement, matrices
+from .run import PIPELINE_COPIES, Run
+from .schedule import Schedule
 from .tape import Tape
 
-__all__ = ["compute_bytes"]
+__all__ = ["compute_bytes", "spread_bytes"]
 
 
-def compute_bytes(
-    model: Model,
-    context: Context,
-    layers: tuple[int, int],
-    *,
-    last: bool,
-    copies: int = 1,
-    visiting: tuple[tuple[str, int], ...] = (),
-    away: tuple[int, int] = (0, 0),
-    host: bool = False,
-) -> int:
-    """Bytes of the buffer for layers `layers[0]` to `layers[1]` (excluded) of a model; with `last` the logits as well.
+def compute_bytes(model: Model, context: Context, *, host: bool = False) -> int:
+    """Bytes of the buffer where all of a model is on one GPU; with `host`, of the CPU's own where all runs there.
 
-    `copies` is 4 where llama.cpp runs several GPUs as a pipeline; `visiting` are weights copied in (role, bytes),
-    `away` for how many of the first layers, and 1 or, with their caches, 2;
-    `host` is the CPU's own buffer where all runs there.
     Source: llama.cpp 0c1e57098, see `graph`.
     """
+    return _between(context, lambda at: _peak(model, at, host))
+
+
+def spread_bytes(run: Run, device: int) -> int:
+    """Bytes of a device's buffer, or with HOST of that in host memory, where not everything is on one GPU.
+
+    A quick one takes all layers' weights for as large as the largest, so that most layers need not be laid out.
+    Source: see `schedule`.
+    """
+    weights = matrices(run.model, run.work.format)
+    return _between(run.context, lambda at: _buffers(run.model, at, run.placement, weights, run.weights.head, run.quick)[device])
+
+
+def _between(context: Context, peak: Callable[[Context], int]) -> int:
     context = context._replace(parallel=1 << (context.parallel - 1).bit_length())
     low = max(1 << (context.length.bit_length() - 1), CELLS)
-    floor = _peak(model, context._replace(length=low), layers, last, copies, visiting, away, host)
+    floor = peak(context._replace(length=low))
     if low == context.length:
         return floor
-    ceiling = _peak(model, context._replace(length=2 * low), layers, last, copies, visiting, away, host)
-    return floor + (ceiling - floor) * (context.length - low) // low
+    return floor + (peak(context._replace(length=2 * low)) - floor) * (context.length - low) // low
 
 
 @lru_cache(maxsize=8192)
-def _peak(
-    model: Model, context: Context, layers: tuple[int, int], last: bool, copies: int, visiting: tuple[tuple[str, int], ...],
-    away: tuple[int, int], host: bool,
-) -> int:  # fmt: skip
-    tape, (first, kind) = Tape(), away
-    placed = tuple(replace(layer, away=kind) if i < first else layer for i, layer in enumerate(layers_of(model.architecture)))
-    chosen = shortened(placed[layers[0] : layers[1]])
-    recorder = Recorder(model.architecture, context, tape, copies, dict(visiting), host)
-    if is_bert(chosen):
-        record(recorder, chosen)
-    else:
-        recorder.whole(chosen, first=not layers[0], last=last)
+def _peak(model: Model, context: Context, host: bool) -> int:
+    tape = Tape()
+    _record(Recorder(model.architecture, context, tape, host), layers_of(model.architecture))
     return tape.peak()
+
+
+def _record(recorder: Recorder, layers: tuple[Layer, ...]) -> None:
+    if is_bert(layers):
+        record(recorder, layers)
+    else:
+        recorder.whole(shortened(layers))
+
+
+@lru_cache(maxsize=2048)
+def _buffers(
+    model: Model, context: Context, placement: Placement, weights: tuple[tuple[tuple[str, int], ...], ...], output: int, quick: bool
+) -> tuple[int, ...]:
+    """Every GPU's buffer, then host memory's."""
+    schedule, a = Schedule(PIPELINE_COPIES if placement.pipelined else 1), model.architecture
+    if quick:
+        largest: dict[str, int] = {}
+        for role, size in (each for layer in weights for each in layer):
+            largest[role] = max(largest.get(role, 0), size)
+        weights = tuple(tuple((role, largest[role]) for role, _ in layer) for layer in weights)
+    layers = _placed(model, placement, weights)
+    recorder = Recorder(a, context, schedule)
+    recorder.output_home, recorder.output_bytes, recorder.all_on_gpu = placement.output, output, placement.all_on_gpu
+    _record(recorder, layers)
+    return schedule.buffers(placement.devices)
+
+
+def _placed(model: Model, placement: Placement, weights: tuple[tuple[tuple[str, int], ...], ...]) -> tuple[Layer, ...]:
+    """The layers where they are, with the sizes of what is in host memory; a shared cache is where its owner is."""
+    a, homes, found = model.architecture, placement.homes, []
+    source = {layer.layer: layer.source for layer in a.cache_layers if layer.kind == "shared" and layer.source is not None}
+    for number, layer in enumerate(layers_of(a)):
+        home = homes[number] if number < len(homes) else placement.output
+        experts = HOST if number < placement.expert_layers else home
+        sizes = weights[number] if number < len(weights) else ()
+        away = tuple((role, size) for role, size in sizes if (experts if "_exps" in role else home) == HOST)
+        found.append(replace(layer, home=home, experts_home=experts, cache_home=homes[source.get(number, number)], away=away))
+    return tuple(found)

@@ -18,11 +18,11 @@ from ...values import Same, dataclass
 from ..base import Allocation, Work
 from ..measured import measured_runtime
 from .cells import Context, KvGroup, cache_layers, kv_groups, state_elements
-from .compute import compute_bytes
+from .compute import compute_bytes, spread_bytes
 from .draft import DRAFTED, KV, draft_work, prediction_bytes, predictor, rolls_back
 from .layers import global_shapes
 from .placement import HOST, FileWeights, Placement, file_weights, placed
-from .run import PIPELINE_COPIES, Run, compute_why, host_why, kv_why, state_why, visiting, weights_why
+from .run import Run, compute_why, host_why, is_spread, kv_why, state_why, weights_why
 from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
 from .tape import padded
 from .towers import tower_terms
@@ -190,7 +190,7 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
 def _sizes(run: Run, share: Share) -> tuple[int, int, int]:
     """Bytes of the KV cache, the recurrent state and the compute buffer of one device."""
     kv, state = sum([group.bytes(run.context) for group in share.groups]), padded(4 * share.state * run.context.states)
-    return kv, state, _compute(run, share) if share.layers or share.last or (share.device == 0 and visiting(run)) else 0
+    return kv, state, _compute(run, share) if share.layers or share.last or is_spread(run) else 0
 
 
 def _device_terms(run: Run, device: int) -> tuple[Term, ...]:
@@ -221,7 +221,7 @@ def _drafts(run: Run, device: int) -> tuple[Term, ...]:
     a, kinds = model.architecture, (context.kv_k, context.kv_v)
     layers, on_cuda = tuple(range(a.layers)), run.settings.backend in ("cuda", "rocm")
     kv = sum(group.bytes(context) for group in kv_groups(model, layers, kinds, context.flash, on_cuda))
-    size = compute_bytes(model, context, (0, a.layers), last=True)
+    size = compute_bytes(model, context)
     what, weights = f"{a.layers} prediction layer{'s' if a.layers > 1 else ''}", prediction_bytes(run.model, run.work)
     return (
         Term("mtp_weights", weights, run.weights.basis, f"{what} of the {run.work.format.name} file", "weights"),
@@ -241,17 +241,10 @@ def _kv(run: Run, layers: tuple[int, ...]) -> Any:
 
 
 def _compute(run: Run, share: Share) -> int:
-    """The graph's buffer. What reads weights left in host memory is computed on the first GPU, which they are copied to one by one."""
-    placement, layers, last, count = run.placement, share.layers, share.last, run.model.architecture.layers
-    span = (layers[0], min(layers[-1] + 1, count)) if layers else (count, count)
-    away, first = visiting(run) if share.device == 0 else (), (0, 0)
-    if away:
-        gone = len(placement.layers_on(HOST))
-        span = (0, min(max(gone, *layers) + 1, count) if layers and not placement.expert_layers else count)
-        last = last or placement.output == HOST
-        first = (gone, 2) if gone else (placement.expert_layers, 1)
-    copies = PIPELINE_COPIES if placement.pipelined else 1
-    return compute_bytes(run.model, run.context, span, last=last, copies=copies, visiting=away, away=first)
+    """The buffer of a device's part of the graph."""
+    if is_spread(run):
+        return spread_bytes(run, share.device)
+    return compute_bytes(run.model, run.context)
 
 
 @lru_cache(maxsize=1024)
@@ -290,8 +283,10 @@ def _processor_terms(run: Run) -> tuple[Term, ...]:
 def _host_compute(run: Run) -> int:
     """The CPU's buffer: embeddings and masks that are copied to the GPU, or the whole graph where nothing is on one."""
     c, a = run.context, run.model.architecture
-    if set(run.placement.homes) == {HOST} and run.placement.output == HOST and not visiting(run):
-        return compute_bytes(run.model, c, (0, a.layers), last=True, host=True)
+    if run.settings.backend == "cpu":
+        return compute_bytes(run.model, c, host=True)
+    if is_spread(run):
+        return spread_bytes(run, HOST)
     windows = {layer.window for layer in cache_layers(a) if layer.kv_heads}
     element = 2 if c.flash and not c.mask_cast else 4
     seen = sum(c.ring(window) for window in windows) if a.kind != "encoder" else c.tokens
@@ -368,9 +363,14 @@ def least_offload_of(run: Run, devices: tuple[Device, ...]) -> int | None:
     low, high = 1, len(run.weights.layers) + (0 if any(run.weights.experts) else 1)
     if not _fits(_moved(run, high, devices), devices):
         return None
+    most, quick = high, replace(run, quick=True)
     while low < high:
         middle = (low + high) // 2
-        low, high = (low, middle) if _fits(_moved(run, middle, devices), devices) else (middle + 1, high)
+        low, high = (low, middle) if _fits(_moved(quick, middle, devices), devices) else (middle + 1, high)
+    while low < most and not _fits(_moved(run, low, devices), devices):
+        low += 1
+    while low > 1 and _fits(_moved(run, low - 1, devices), devices):
+        low -= 1
     return low
 
 

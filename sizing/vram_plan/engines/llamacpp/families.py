@@ -8,9 +8,9 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
-    "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
+    "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NORMS_V", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
     "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROUTER_BIAS",
-    "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "WEIGHS_FIRST",
+    "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "SCALES_EMBEDDED", "SCALES_UNTURNED", "TURNS_FIRST", "WEIGHS_FIRST",
 ]  # fmt: skip
 
 #: Families without rotary embeddings in attention: their queries and keys are cached as projected.
@@ -26,6 +26,17 @@ ROTARY_BUT_FOURTH: Final = frozenset({"smollm3", "llama4", "llama4_text", "afmoe
 ROTARY_IN_WINDOWS: Final = frozenset({
     "cohere2", "cohere2_moe", "cohere2moe", "exaone4", "exaone4_5", "exaone_moe", "exaone-moe", "muse_glimmer", "muse-glimmer",
 })  # fmt: skip
+#: Families that multiply the tokens' embeddings by a number.
+SCALES_EMBEDDED: Final = frozenset({
+    "gemma", "gemma2", "gemma3", "gemma3_text", "gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified", "granite",
+    "granite_swa", "granitemoe", "granitemoe_swa", "granitemoehybrid", "granitemoeshared", "granitehybrid", "minicpm", "minicpm3",
+})  # fmt: skip
+#: Families that multiply queries they do not turn by a number that grows with the position (`attn_temp_tuning`).
+SCALES_UNTURNED: Final = frozenset({"llama4", "llama4_text"})
+#: Families that norm V, with no weights.
+NORMS_V: Final = frozenset({"gemma3n", "gemma3n_text", "gemma4", "gemma4_text", "gemma4_unified"})
+#: Families that turn queries and keys before they norm them.
+TURNS_FIRST: Final = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan-dense", "hunyuan-moe", "hunyuan_vl", "maincoder"})
 #: Families with layer norms whose weights have no bias to tell them by (`LLM_NORM`).
 LAYER_NORMS: Final = frozenset({"cohere", "command-r", "cohere2", "dbrx", "olmo", "mpt"})
 #: Families with RMS norms although they have a bias.

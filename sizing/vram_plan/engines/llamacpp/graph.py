@@ -9,6 +9,7 @@ from __future__ import annotations
 from ...models.architecture import CacheLayer
 from . import families
 from .layers import Layer
+from .placement import HOST
 from .recurrent import Recurrent
 
 __all__ = ["Recorder"]
@@ -25,7 +26,7 @@ class Recorder(Recurrent):
         found = self.latent(layer, cache, x) if cache.latent_rank else self.attention(layer, cache, x)
         if not layer.is_double:
             return found
-        self.waiting = cache, found
+        self.waiting, self.gathered = (cache, found), self.gather(layer)
         other = self.recurrent(layer, self.norm(layer, self.hidden))
         return self.fp32(self.a.hidden_size, self.before, other, over=(self.before,))
 
@@ -35,29 +36,38 @@ class Recorder(Recurrent):
     def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
         """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
         in_place = self.in_place(layer is not None and f"{role}.bias" in layer.shapes)
+        self.at_norm()
         node = self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
-        if layer is not None:
-            self.vector(layer, node, role, f"{role}.bias")
-        return node
+        return node if layer is None else self.vector(node, role, f"{role}.bias")
+
+    def at_norm(self) -> None:
+        """Where every layer is on a GPU, a norm is computed there and not where the layer before is (`graph_get_cb`)."""
+        if self.schedule is not None and self.all_on_gpu and self.layer is not None:
+            self.schedule.pin(self.layer.home)
 
     def in_place(self, bias: bool) -> bool:
         return self.a.family not in families.LAYER_NORMS and (not bias or self.a.family in families.RMS_NORMS)
 
-    def inputs(self, layers: tuple[Layer, ...], *, first: bool, last: bool) -> int:
+    def inputs(self, layers: tuple[Layer, ...]) -> int:
         """The batch as copied to the device; the embedded tokens come first, then indices and masks as layers ask for them."""
         row, embedded, learned = 4 * self.a.hidden_size * self.tokens, -1, -1
-        self.late = any(layer.away for layer in layers)
         indexed = len(layers) if any("indexer.attn_k" in layer.shapes for layer in layers) else 0
-        self.top = [self.tape.add(4 * min(families.INDEX_BEST, self.context.length) * self.tokens) for _ in range(indexed)]
-        if self.host:  # nothing is copied: the graph starts with the tokens, and with room for embeddings given instead
-            embedded, _ = self.given(4 * self.tokens), self.given(row)
+        best = 4 * min(families.INDEX_BEST, self.context.length) * self.tokens
+        self.top = [self.tape.add(best) if self.schedule is None else self.schedule.constant(best) for _ in range(indexed)]
+        if self.host or self.schedule:  # the graph starts with the tokens, and with room for embeddings given instead
+            embedded, _ = self.given(4 * self.tokens), self.given(row * (1 + sum(layer.deep for layer in layers)))
             if self.context.mixed:
                 self.mixed_inputs = self.given(4 * self.tokens), self.given(row), self.given(8 * self.tokens)
+            self.layer = None
+            embedded = self.looked_up(embedded)
+            if "position_embd" in self.global_shapes:
+                self.at_home()
+                learned = self.tape.add(row, self.given(4 * self.tokens))
         if "per_layer_model_proj" in self.global_shapes:
-            self.per_layer = self.given(4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens)
-        if not first:  # the last sum of the layer before is made here
-            parts = self.given(row), self.given(row)
-            embedded = self.tape.add(row, *parts, over=parts)
+            size = 4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens
+            self.at_home()  # looked up in host memory
+            looked_up = self.tape.add(size)
+            self.per_layer = self.tape.add(size, looked_up, over=(looked_up,))
         for layer in layers:
             if embedded < 0 and not layer.gathers_first:
                 embedded = self.given(row)
@@ -72,17 +82,22 @@ class Recorder(Recurrent):
                 self.attention_inputs(layer, layer.cache)
             if layer.is_double and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
-        self.chosen = self.given(4 * self.context.outputs) if last else -1
+        self.chosen = self.given(4 * self.context.outputs)
         if learned >= 0:
             embedded = self.tape.add(row, embedded, learned, over=(embedded, learned))
-        return self.looked_up(embedded) if self.host else embedded
+        return embedded
 
     def looked_up(self, tokens: int) -> int:
         """The embeddings of tokens; later builds also make them of tokens and embeddings mixed, whatever is asked for."""
+        self.at_home()
         embedded = self.fp32(self.a.hidden_size, tokens)
         if self.mixed_inputs:
             mixed_tokens, given, slots = self.mixed_inputs
-            rows, whole = self.fp32(self.a.hidden_size, mixed_tokens), self.fp32(self.a.hidden_size, given)
+            self.at_home()
+            rows = self.fp32(self.a.hidden_size, mixed_tokens)
+            self.at_home()
+            whole = self.fp32(self.a.hidden_size, given)
+            self.at_home()
             self.tape.read(rows, slots)
             self.tape.keep(whole)
         return embedded
@@ -119,12 +134,12 @@ class Recorder(Recurrent):
     def dense(self, layer: Layer, x: int, tokens: int, suffix: str = "") -> int:
         add, inner = self.tape.add, layer.columns(f"ffn_down{suffix}")
         up = layer.rows(f"ffn_up{suffix}")
-        made = [add(4 * up * tokens, x, *self.weight(f"ffn_up{suffix}"))]
+        made = [add(4 * up * tokens, x, *self.weight(f"ffn_up{suffix}", tokens))]
         if f"ffn_gate{suffix}" in layer.shapes:
-            made.append(add(4 * inner * tokens, x, *self.weight(f"ffn_gate{suffix}")))
+            made.append(add(4 * inner * tokens, x, *self.weight(f"ffn_gate{suffix}", tokens)))
         gated = len(made) > 1 or up > inner
         acted = add(4 * inner * tokens, *made, over=() if gated else tuple(made))
-        return add(4 * self.a.hidden_size * tokens, acted, *self.weight(f"ffn_down{suffix}"))
+        return add(4 * self.a.hidden_size * tokens, acted, *self.weight(f"ffn_down{suffix}", tokens))
 
     def experts(self, layer: Layer, x: int, tokens: int, router: int = -1, *, normed: bool = True) -> int:
         """Routed experts, their results for each expert a token uses side by side, and shared ones."""
@@ -132,36 +147,40 @@ class Recorder(Recurrent):
         number, inner = layer.shapes["ffn_down_exps"][0], layer.columns("ffn_down_exps")
         latent = layer.rows("ffn_latent_down")
         probabilities = add(4 * number * tokens, x if router < 0 else router, *self.weight("ffn_gate_inp"))
-        self.vector(layer, probabilities, "ffn_gate_inp.bias", "exp_probs_b.bias")
+        probabilities = self.vector(probabilities, "ffn_gate_inp.bias")
         biased = self.a.family in families.ROUTER_BIAS or any(role.startswith("exp_probs_b") for role in layer.shapes)
-        chosen = add(4 * number * tokens, add(4 * number * tokens, probabilities) if biased else probabilities)
+        biased_too = add(4 * number * tokens, probabilities, *self.weight("exp_probs_b.bias")) if biased else probabilities
+        chosen = add(4 * number * tokens, biased_too)
         weights = self.expert_weights(used, tokens, probabilities, chosen)
-        entered = add(4 * latent * tokens, x) if latent else x if normed else add(4 * self.a.hidden_size * tokens, x)
+        if latent:
+            entered = add(4 * latent * tokens, x, *self.weight("ffn_latent_down"))
+        else:
+            entered = x if normed else add(4 * self.a.hidden_size * tokens, x)
         if self.a.family in families.WEIGHS_FIRST:
             entered = add(4 * used * self.a.hidden_size * tokens, entered, weights)
         width = latent or self.a.hidden_size
         up = layer.rows("ffn_gate_up_exps", "ffn_up_exps")
         made = [add(4 * used * up * tokens, entered, chosen, *self.weight("ffn_gate_up_exps"), *self.weight("ffn_up_exps"))]
-        self.vector(layer, made[0], "ffn_gate_up_exps.bias", "ffn_up_exps.bias", experts=True)
+        made[0] = self.vector(made[0], "ffn_gate_up_exps.bias", "ffn_up_exps.bias")
         if "ffn_gate_exps" in layer.shapes:
             made.append(add(4 * used * inner * tokens, entered, chosen, *self.weight("ffn_gate_exps")))
-            self.vector(layer, made[1], "ffn_gate_exps.bias", experts=True)
+            made[1] = self.vector(made[1], "ffn_gate_exps.bias")
         gated = len(made) > 1 or up > inner
         acted = add(4 * used * inner * tokens, *made, over=() if gated else tuple(made))
         down = add(4 * used * width * tokens, acted, chosen, *self.weight("ffn_down_exps"))
         if "ffn_down_exps.bias" in layer.shapes:
-            self.vector(layer, down, "ffn_down_exps.bias", experts=True)
-            down = add(4 * used * width * tokens, down, chosen, over=(down,))
+            down = add(4 * used * width * tokens, down, chosen, *self.weight("ffn_down_exps.bias"), over=(down,))
         if self.a.family not in families.WEIGHS_FIRST:
             down = add(4 * used * width * tokens, down, weights, over=(down,))
         result = add(4 * width * tokens, down)
         if latent:
-            result = add(4 * self.a.hidden_size * tokens, result)
+            result = add(4 * self.a.hidden_size * tokens, result, *self.weight("ffn_latent_up"))
         self.look_ahead()
         if "ffn_down_shexp" in layer.shapes:
             shared = self.dense(layer, x, tokens, "_shexp")
             if "ffn_gate_inp_shexp" in layer.shapes:
-                shared = add(4 * self.a.hidden_size * tokens, shared, add(4 * tokens, x), over=(shared,))
+                gate = add(4 * tokens, x, *self.weight("ffn_gate_inp_shexp", tokens))
+                shared = add(4 * self.a.hidden_size * tokens, shared, gate, over=(shared,))
             result = add(4 * self.a.hidden_size * tokens, result, shared, over=(result, shared))
         return result
 
@@ -172,9 +191,9 @@ class Recorder(Recurrent):
             return self.tape.add(4 * used * tokens, weights)
         return self.tape.add(4 * used * tokens, weights, self.tape.add(4 * tokens, weights))
 
-    def whole(self, layers: tuple[Layer, ...], *, first: bool = True, last: bool) -> None:
-        """All layers of one device; on the last device the logits too, of the rows asked for."""
-        a, hidden = self.a, self.inputs(layers, first=first, last=last)
+    def whole(self, layers: tuple[Layer, ...]) -> None:
+        """All layers, and the logits of the rows asked for."""
+        a, hidden = self.a, self.inputs(layers)
         deep = sum(layer.deep for layer in layers)
         if deep:
             hidden = self.fp32(a.hidden_size * (1 + deep), hidden)
@@ -182,6 +201,8 @@ class Recorder(Recurrent):
             hidden = self.merged(hidden)
         if "token_embd_norm" in self.global_shapes:
             hidden = self.fp32(a.hidden_size, hidden)
+        if a.family in families.SCALES_EMBEDDED:
+            hidden = self.fp32(a.hidden_size, hidden, over=(hidden,))
         self.entered = hidden
         asked = min(self.context.outputs, self.tokens)
         within = not self.picks_after()
@@ -189,12 +210,12 @@ class Recorder(Recurrent):
             self.following = layers
             self.look_ahead()
         for number, layer in enumerate(layers):
-            final = last and within and number == len(layers) - 1
+            final = within and number == len(layers) - 1
             self.following, self.routed = layers[number + 1 :], "ffn_down_exps" in layer.shapes
             hidden = self.through(layer, hidden, asked if final else 0)
             if layer.deep:
                 hidden = self.fp32(a.hidden_size, hidden, self.entered, over=(hidden,))
-        if last and a.kind != "encoder":
+        if a.kind != "encoder":
             self.logits(hidden, asked)
 
     def picks_after(self) -> str:
@@ -211,21 +232,34 @@ class Recorder(Recurrent):
     def logits(self, hidden: int, asked: int) -> None:
         """The last norm and the output matrix."""
         a, add, row, picks = self.a, self.tape.add, 4 * self.a.hidden_size, self.picks_after()
+        self.layer = None
         if picks == "before":
             self.tape.keep(hidden)
             hidden = add(row * asked, hidden, self.chosen)
         over = (hidden,) if self.in_place("output_norm.bias" in self.global_shapes) else ()
-        normed = add(row * (self.tokens if picks == "after" else asked), hidden, over=over)
+        rows = self.tokens if picks == "after" else asked
+        normed = add(row * rows, hidden, over=over)
+        if self.schedule:
+            normed = add(row * rows, normed, *self.of_output("output_norm", rows), over=(normed,))
         if picks == "after":
             self.tape.keep(normed)
             normed = add(row * asked, normed, self.chosen)
-        add(4 * a.vocab_size * asked, normed)
+        add(4 * a.vocab_size * asked, normed, *self.of_output("output", asked))
+
+    def of_output(self, role: str, rows: int) -> tuple[int, ...]:
+        """A weight of the output layer, as `weight`."""
+        if self.schedule is None:
+            return ()
+        if self.output_home == HOST:
+            return self.schedule.weight(self.output_bytes if role == "output" else 4 * self.a.hidden_size, rows)
+        self.schedule.pin(self.output_home)
+        return ()
 
     def through(self, layer: Layer, hidden: int, rows: int = 0) -> int:
         """Norm, mixer, residual, norm, feed-forward, residual, where the layer has them; with `rows`, only so many go on."""
         add, row = self.tape.add, 4 * self.a.hidden_size
         tokens, mixed, picked = rows or self.tokens, -1, False
-        self.away = layer.away
+        self.layer, self.rows = layer, self.tokens
         self.hidden, normed = hidden, self.norm(layer, hidden) if layer.norms_input else hidden
         if layer.cache is not None or layer.state is not None:
             self.residual = (hidden, rows) if rows and self.a.family in families.RESIDUAL_FIRST else None
@@ -235,6 +269,7 @@ class Recorder(Recurrent):
             return self.parallel(layer, layer.cache, (mixed, hidden, normed), rows)
         if rows and layer.is_double:
             hidden, mixed = self.add(mixed, hidden), -1
+        self.rows = tokens
         if rows:
             mixed = add(row * rows, mixed, self.chosen) if mixed >= 0 else mixed
             hidden = self.picked if picked else add(row * rows, hidden, self.chosen)
@@ -252,9 +287,9 @@ class Recorder(Recurrent):
         return self.per_layer_added(layer, hidden) if "inp_gate" in layer.shapes and self.per_layer >= 0 else hidden
 
     def normed_again(self, layer: Layer, hidden: int, tokens: int) -> int:
+        self.at_norm()
         node = self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
-        self.vector(layer, node, "ffn_norm", "attn_post_norm", "post_attention_norm")
-        return node
+        return self.vector(node, "ffn_norm", "attn_post_norm", "post_attention_norm")
 
     def parallel(self, layer: Layer, cache: CacheLayer, nodes: tuple[int, int, int], rows: int) -> int:
         """Attention and feed-forward of one norm, added up; attention is projected when its part of the sum is asked for."""
@@ -285,13 +320,13 @@ class Recorder(Recurrent):
         All layers' embeddings are made in the first layer, from the tokens' and what the first input projects to.
         """
         wide, width = self.global_shapes["per_layer_model_proj"][0], layer.rows("inp_gate")
-        gate = self.fp32(width, hidden)
+        gate = self.fp32(width, hidden, *self.weight("inp_gate"))
         if self.per_layer_made < 0:
-            normed = self.fp32(wide, self.fp32(wide, self.entered))
+            normed = self.fp32(wide, self.fp32(wide, self.entered, *self.weight("per_layer_model_proj")))
             both = self.fp32(wide, normed, self.per_layer, over=(normed, self.per_layer))
             self.per_layer_made = self.fp32(wide, both)
-        gate = self.fp32(width, gate, self.per_layer_made, over=(gate,))
-        return self.add(hidden, self.fp32(self.a.hidden_size, gate))
+        gate = self.fp32(width, gate, self.view(self.per_layer_made, 4 * width * self.tokens), over=(gate,))
+        return self.add(hidden, self.fp32(self.a.hidden_size, gate, *self.weight("proj")))
 
     def sum_over(self, layer: Layer, mixed: int, hidden: int, *, reshaped: bool) -> tuple[int, ...]:
         """Which of the two the sum of a mixer's result and the residual may take the place of, in llama.cpp's order."""

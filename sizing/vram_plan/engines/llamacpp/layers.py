@@ -33,8 +33,16 @@ class Layer:
     turned: bool = True
     deep: bool = False
     parallel: bool = False
-    #: What is in host memory: 0 nothing, 1 weights that are copied in, 2 these and the cache.
-    away: int = 0
+    #: The device its weights are on, that of its routed experts, and that of the cache it reads; -1 is host memory.
+    home: int = 0
+    experts_home: int = 0
+    cache_home: int = 0
+    #: Of its weights in host memory, bytes of each on a GPU.
+    away: tuple[tuple[str, int], ...] = ()
+
+    @cached_property
+    def visiting(self) -> Mapping[str, int]:
+        return dict(self.away)
 
     @cached_property
     def shapes(self) -> Mapping[str, tuple[int, ...]]:
@@ -102,7 +110,7 @@ class Layer:
 
 @lru_cache(maxsize=256)
 def layers_of(a: Architecture) -> tuple[Layer, ...]:
-    """The text model's layers, each a value equal to that of any other layer of the same shapes."""
+    """The text model's layers, each a value equal to that of any other layer of the same shapes (mostly the same object)."""
     weights: dict[int, dict[str, tuple[int, ...]]] = {i: {} for i in range(a.layers)}
     for tensor in a.tensors:
         if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
@@ -113,12 +121,16 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
             caches[layer.layer] = caches[layer.source]._replace(kind="shared")
     states = {layer.layer: layer._replace(layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
     deep = families.DEEPSTACK.get(a.family, 0)
-    turned = [is_rotary(a, i, caches.get(i), states) for i in range(a.layers)]
-    used, beside = a.experts_per_token, a.parallel_residual
-    return tuple(
-        Layer(tuple(sorted(weights[i].items())), caches.get(i), states.get(i), used, turned[i], i < deep, beside) for i in range(a.layers)
-    )
+    made: dict[tuple[object, ...], Layer] = {}
 
+    def at(i: int) -> Layer:
+        shapes, cache, state, turned = tuple(weights[i].items()), caches.get(i), states.get(i), is_rotary(a, i, caches.get(i), states)
+        key = shapes, cache, state, turned, i < deep
+        if key not in made:
+            made[key] = Layer(tuple(sorted(shapes)), cache, state, a.experts_per_token, turned, i < deep, a.parallel_residual)
+        return made[key]
+
+    return tuple(map(at, range(a.layers)))
 
 
 @lru_cache(maxsize=256)
@@ -128,17 +140,18 @@ def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
 
 
 def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
-    """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because
-    nodes swap places from one layer to the next. A recurrent model, or one with an index, is left whole."""
-    if any(layer.state is not None or "indexer.attn_k" in layer.shapes for layer in layers):
+    """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because nodes
+    swap places from one layer to the next. Left whole are models of states only, with an index, or with a cache elsewhere."""
+    apart = any("indexer.attn_k" in layer.shapes or layer.cache_home not in (-1, layer.home) for layer in layers)
+    if apart or not any(layer.cache for layer in layers):
         return layers
-    kept: list[Layer] = []
+    kept, few = list[Layer](), _RUN
     for layer, run in groupby(layers):
         count = len(list(run))
-        kept += [layer] * (count if count <= _RUN else _RUN + (count - _RUN) % 2)
+        kept += [layer] * (count if count <= few else few + (count - few) % 2)
     period = _period(tuple(kept))
-    if period and len(kept) > _RUN * period:
-        extra = (len(kept) - _RUN * period) // (2 * period) * 2 * period
+    if period and len(kept) > few * period:
+        extra = (len(kept) - few * period) // (2 * period) * 2 * period
         del kept[:extra]
     return tuple(kept)
 

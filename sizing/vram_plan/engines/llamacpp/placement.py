@@ -21,11 +21,13 @@ from ...values import dataclass
 from ..weights import weights_of
 from .tape import padded
 
-__all__ = ["HOST", "FileWeights", "Placement", "file_weights", "matrices", "on_gpu", "placed"]
+__all__ = ["FIRST", "HOST", "FileWeights", "Placement", "file_weights", "matrices", "on_gpu", "placed"]
 
 HOST: Final = -1
 #: Tensors of the input layer: looked up by row on the CPU, never multiplied with.
 _INPUT: Final = frozenset({"token_embd", "position_embd", "token_types", "per_layer_token_embd"})
+#: Tensors of no layer that are kept with the first.
+FIRST: Final = frozenset({"per_layer_model_proj", "per_layer_proj_norm"})
 _WHOLE: Final = frozenset({"F32", "F16", "BF16"})
 
 
@@ -57,7 +59,7 @@ def file_weights(model: Model, format: Format) -> FileWeights:
     for role, layer, shape, experts, stored_as, part in weights.tensors:
         if part != "text":
             continue
-        size = _allocated(stored_as, shape)
+        size, layer = _allocated(stored_as, shape), 0 if role in FIRST else layer
         if layer is not None:
             (stacks if experts else layers)[layer] += size
             continue
@@ -76,8 +78,9 @@ def matrices(model: Model, format: Format) -> tuple[tuple[tuple[str, int], ...],
     """Of each layer, role and bytes on a GPU of every matrix: these are copied in one by one where they are in host memory."""
     found: dict[int, dict[str, int]] = defaultdict(dict)
     for tensor in weights_of(model, format).tensors:
-        if tensor.part == "text" and tensor.layer is not None and len(tensor.shape) > 1:
-            found[tensor.layer][tensor.role] = on_gpu(tensor)
+        layer = 0 if tensor.role in FIRST else tensor.layer
+        if tensor.part == "text" and layer is not None and len(tensor.shape) > 1:
+            found[layer][tensor.role] = on_gpu(tensor)
     return tuple(tuple(found[i].items()) for i in range(max(found, default=-1) + 1))
 
 

@@ -36,33 +36,38 @@ class Recurrent(Attention):
         self.gathered = 0
         joined = self.tape.add(4 * width * ((layer.kernel - 1) * self.context.parallel + self.tokens), before, x)
         if state:
-            self.written(joined)
-            held = self.kept(state)
+            self.written(joined, width * ((layer.kernel - 1) * self.context.parallel + self.tokens))
+            held = self.kept(state, layer.home)
+        elif self.schedule is not None and "ssm_in" in layer.shapes:
+            self.written(joined, width * ((layer.kernel - 1) * self.context.parallel + self.tokens))
         elif "shortconv.conv" in layer.shapes and not self.routed:
             self.look_ahead()
         if "shortconv.conv" in layer.shapes:
             self.pick_residual()
-        return self.fp32(width, joined, *self.weight("ssm_conv1d")), held
+        made = self.fp32(width, joined, *self.weight("ssm_conv1d"), *self.weight("shortconv.conv"))
+        return self.vector(made, "ssm_conv1d.bias"), held
 
     def gather(self, layer: Layer) -> int:
         """The inputs a convolution kept of every sequence."""
-        return self.kept((layer.kernel - 1) * layer.channels)
+        return self.kept((layer.kernel - 1) * layer.channels, layer.home)
 
-    def kept(self, elements: int) -> int:
+    def kept(self, elements: int, home: int) -> int:
         """What a layer kept of every sequence, gathered, and the states of slots no sequence is in: none. The CPU does that in
         host memory, and what it gathered is copied in."""
-        size = 4 * elements * self.context.parallel
-        if self.away > 1:
-            return self.tape.copied(size)
-        found = self.tape.add(size, self.slots[0])
-        self.tape.read(self.tape.add(0, self.slots[1]))
+        if self.schedule is not None:  # the cache itself is set to nothing for slots that begin
+            self.at_home(home)
+            self.tape.read()
+        found = self.tape.add(4 * elements * self.context.parallel, self.slots[0])
+        rest = self.tape.add(0, self.slots[1])
+        self.at_home(home)
+        self.tape.read(rest)
         return found
 
-    def written(self, node: int) -> None:
-        """The CPU copies a new state to host memory."""
-        if self.away > 1:
-            self.tape.read(node)
-            self.tape.split()
+    def written(self, node: int, elements: int) -> None:
+        """A new state, of so many elements, is copied to the cache."""
+        if self.schedule is not None:
+            self.at_home()
+            self.tape.read(self.view(node, 4 * elements))
 
     def look_ahead(self) -> None:
         """The next layer's kept inputs are gathered as soon as nothing else was asked to be computed first."""
@@ -72,40 +77,46 @@ class Recurrent(Attention):
             if layer.cache is not None or layer.state is not None or "ffn_down_exps" in layer.shapes:
                 return
 
-    def advanced(self, *reads: int) -> None:
-        """A new state is copied out; that of slots no sequence is in is nothing."""
-        self.tape.read(self.tape.add(0, self.slots[1]))
-        self.tape.read(*reads)
+    def advanced(self, y: int, inner: int, state: int) -> int:
+        """A new state is copied out of what a scan gives, that of slots no sequence is in is nothing; what goes on of it."""
+        for kept in (self.tape.add(0, self.slots[1]), self.view(y, 4 * state * self.context.parallel)):
+            self.at_home()
+            self.tape.read(kept)
         if not self.routed:
             self.look_ahead()
         self.pick_residual()
         self.project_waiting()
+        return self.view(y, 4 * inner * self.tokens)
 
     def mamba(self, layer: Layer, x: int) -> int:
         state = layer.state.state_elements if layer.state is not None else 0
-        inner, both = layer.columns("ssm_out"), self.fp32(layer.rows("ssm_in"), x)
+        inner, both = layer.columns("ssm_out"), self.fp32(layer.rows("ssm_in"), x, *self.weight("ssm_in"))
         conv, _ = self.convolved(layer, both)
         scan = 4 * (self.tokens * inner + state * self.context.parallel)
         if "ssm_x" in layer.shapes:  # Mamba 1: B, C and the step come from the convolution's result
-            parameters = self.fp32(layer.rows("ssm_x"), conv)
+            parameters = self.fp32(layer.rows("ssm_x"), conv, *self.weight("ssm_x"))
             if "ssm_b_norm" in layer.shapes or self.a.family == "falcon_mamba":  # each normed, apart from the others
                 ranks = layer.rows("ssm_x") - layer.columns("ssm_dt")
-                step = self.fp32(inner, self.fp32(layer.columns("ssm_dt"), parameters))
+                step = self.fp32(inner, self.fp32(layer.columns("ssm_dt"), parameters), *self.weight("ssm_dt"))
                 read = self.fp32(ranks // 2, parameters), self.fp32(ranks // 2, parameters)
             else:
-                step, read = self.fp32(inner, parameters), (parameters, parameters)
-            y = self.tape.add(scan, conv, step, *read, self.slots[0])
-            self.advanced(y)
-            gate, skipped = self.fp32(inner, both), self.fp32(inner, conv, over=(conv,))
-            y = self.fp32(inner, y, skipped, over=(skipped,))
-            return self.fp32(self.a.hidden_size, self.fp32(inner, gate, y))
-        y = self.tape.add(scan, conv, self.fp32(max(layer.shapes["ssm_a"]), both), self.slots[0])
-        self.advanced(y)
+                step, read = self.fp32(inner, parameters, *self.weight("ssm_dt")), (parameters, parameters)
+            y = self.tape.add(scan, conv, step, *read, self.slots[0], *self.weight("ssm_a", 1))
+            y = self.advanced(y, inner, state)
+            gate, skipped = self.fp32(inner, both), self.fp32(inner, conv, *self.weight("ssm_d"), over=(conv,))
+            y = self.fp32(inner, y, skipped, over=(skipped,) if self.schedule is None else (y, skipped))
+            return self.fp32(self.a.hidden_size, self.fp32(inner, gate, y), *self.weight("ssm_out"))
+        group, span = (layer.channels - inner) // 2, (self.tokens - 1) * layer.channels
+        parts = [self.view(conv, 4 * (span + part)) for part in (inner, group, group)]
+        step = self.vector(self.fp32(max(layer.shapes["ssm_a"]), both), "ssm_dt.bias")
+        y = self.tape.add(scan, *parts, step, self.slots[0], *self.weight("ssm_a", 1))
+        y = self.advanced(y, inner, state)
         gate = self.fp32(inner, both)
-        skipped = self.fp32(inner, conv)
-        y = self.fp32(inner, y, skipped, over=(skipped,))
+        skipped = self.fp32(inner, conv, *self.weight("ssm_d"))
+        y = self.fp32(inner, y, skipped, over=(skipped,) if self.schedule is None else (y, skipped))
         y = self.fp32(inner, gate, y)
-        return self.fp32(self.a.hidden_size, self.fp32(inner, y) if "ssm_norm" in layer.shapes else y)
+        normed = self.vector(self.fp32(inner, y), "ssm_norm") if "ssm_norm" in layer.shapes else y
+        return self.fp32(self.a.hidden_size, normed, *self.weight("ssm_out"))
 
     def delta_net(self, layer: Layer, x: int) -> int:
         """A gated delta net, its heads' queries and keys repeated to the number of value heads."""
@@ -121,12 +132,12 @@ class Recurrent(Attention):
         decay, beta = self.fp32(heads, gates), self.fp32(heads, gates, *self.weight("ssm_beta"))
         result = 4 * (self.tokens * inner + state * self.context.states)
         y = self.tape.add(result, *repeated, conv, decay, beta, held)
-        self.tape.read(y)
-        self.written(y)
+        if self.schedule is None:
+            self.tape.read(y)
+        self.written(y, state * self.context.states)
         if not self.routed:
             self.look_ahead()
-        y = self.fp32(inner, y)
-        self.vector(layer, y, "ssm_norm")
+        y = self.vector(self.fp32(inner, y), "ssm_norm")
         gate = self.fp32(inner, x, *self.weight("attn_gate"))
         y = self.fp32(inner, y, self.fp32(inner, gate), over=(y,))
         return self.fp32(self.a.hidden_size, y, *self.weight("ssm_out"))
@@ -135,18 +146,19 @@ class Recurrent(Attention):
         """Kimi's delta attention: queries, keys and values each convolved, a decay for each of their elements."""
         state = layer.state.state_elements if layer.state is not None else 0
         inner, sequences, before = layer.columns("attn_output"), self.context.parallel, self.gather(layer)
-        joined = [
-            self.tape.add(4 * inner * ((layer.kernel - 1) * sequences + self.tokens), before, self.fp32(inner, x)) for _ in "qkv"
-        ]
-        held = self.kept(state)
+        size = 4 * inner * ((layer.kernel - 1) * sequences + self.tokens)
+        joined = [self.tape.add(size, before, self.fp32(inner, x, *self.weight(f"attn_{name}"))) for name in "qkv"]
+        held = self.kept(state, layer.home)
         q, k, v = (self.fp32(inner, self.fp32(inner, node)) if i == 2 else self.normed_result(inner, node) for i, node in enumerate(joined))
-        decay = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_f_a"), x)))
-        beta = self.fp32(layer.rows("ssm_beta"), self.fp32(layer.rows("ssm_beta"), x))
+        decay = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_f_a"), x, *self.weight("ssm_f_a")), *self.weight("ssm_f_b")))
+        beta = self.fp32(layer.rows("ssm_beta"), self.fp32(layer.rows("ssm_beta"), x, *self.weight("ssm_beta")))
         y = self.tape.add(4 * (self.tokens * inner + state * self.context.states), q, k, v, decay, beta, held)
         self.tape.read(y)
         y = self.fp32(inner, self.fp32(inner, y))
-        gate = self.fp32(inner, self.fp32(inner, self.fp32(layer.rows("ssm_g_a"), x)))
-        return self.fp32(self.a.hidden_size, self.fp32(inner, self.fp32(inner, y, gate, over=(y, gate))))
+        low = self.fp32(layer.rows("ssm_g_a"), x, *self.weight("ssm_g_a"))
+        gate = self.fp32(inner, self.fp32(inner, low, *self.weight("ssm_g_b")))
+        mixed = self.fp32(inner, self.fp32(inner, y, gate, over=(y, gate)))
+        return self.fp32(self.a.hidden_size, mixed, *self.weight("attn_output"))
 
     def time_mix(self, layer: Layer, x: int) -> int:
         """RWKV 6 and 7: each token mixed with the one before in as many ways as there are projections, then the recurrence."""
@@ -177,7 +189,7 @@ class Recurrent(Attention):
     def short_convolution(self, layer: Layer, x: int) -> int:
         """LFM2: three projections; the first two multiplied are convolved, and gated by the third."""
         width = self.a.hidden_size
-        three = self.fp32(3 * width, x)
+        three = self.fp32(3 * width, x, *self.weight("shortconv.in_proj"))
         conv, _ = self.convolved(layer, self.fp32(width, three))
         y = self.fp32(width, three, conv, over=(conv,))
-        return self.fp32(width, y)
+        return self.fp32(width, y, *self.weight("shortconv.out_proj"))

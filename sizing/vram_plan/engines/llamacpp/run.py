@@ -9,15 +9,14 @@ from ...units import format_gib
 from ...values import dataclass
 from ..base import Work
 from .cells import CELLS, Context, cache_layers, state_widths
-from .placement import HOST, FileWeights, Placement, visiting_weights
+from .placement import HOST, FileWeights, Placement, matrices
+from .schedule import OFFLOADED_BATCH
 from .settings import Settings
 
-__all__ = ["PIPELINE_COPIES", "Run", "compute_why", "host_why", "kv_why", "state_why", "visiting", "weights_why"]
+__all__ = ["PIPELINE_COPIES", "Run", "compute_why", "host_why", "is_spread", "kv_why", "state_why", "weights_why"]
 
 #: Copies of every input where GPUs work as a pipeline (ggml-backend.cpp, GGML_SCHED_MAX_COPIES).
 PIPELINE_COPIES: Final = 4
-#: Batches of this many tokens and more are computed on the GPU although weights are in host memory (CUDA's `offload_op`).
-OFFLOADED_BATCH: Final = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,15 +30,14 @@ class Run:
     placement: Placement
     weights: FileWeights
     draft: Run | None = None
+    #: Buffers of a graph over several devices are only needed to some percent.
+    quick: bool = False
 
 
-def visiting(run: Run) -> tuple[tuple[str, int], ...]:
-    """Weights that stay in host memory but are used on the GPU for batches of 32 tokens and more: role, largest size."""
+def is_spread(run: Run) -> bool:
+    """Whether GPUs work on it, and not one alone with all of it."""
     p = run.placement
-    away = p.layers_on(HOST)
-    if run.settings.backend == "cpu" or run.context.tokens < OFFLOADED_BATCH or (not away and not p.expert_layers and p.output != HOST):
-        return ()
-    return visiting_weights(run.model, run.work.format, not away)
+    return run.settings.backend != "cpu" and not (p.all_on_gpu and not p.expert_layers and p.devices == 1)
 
 
 def weights_why(format: str, w: FileWeights, p: Placement, layers: tuple[int, ...], last: bool) -> str:
@@ -74,8 +72,17 @@ def compute_why(run: Run, device: int = 0) -> str:
     text = f"one batch of {c.tokens} tokens through the widest layer, its mask over {c.length:,} cells, logits of {rows}"
     if run.placement.pipelined:
         text += f", inputs {PIPELINE_COPIES} times for the pipeline"
-    largest = max((size for _, size in visiting(run)), default=0) if device == 0 else 0
+    largest = _largest_copied(run) if device == 0 and is_spread(run) and c.tokens >= OFFLOADED_BATCH else 0
     return f"{text}; weights in host memory are copied in, up to {format_gib(largest)} at once" if largest else text
+
+
+def _largest_copied(run: Run) -> int:
+    """The largest weight in host memory."""
+    p, sizes = run.placement, [0]
+    for i, layer in enumerate(matrices(run.model, run.work.format)):
+        away = p.homes[i : i + 1] == (HOST,)
+        sizes += [size for role, size in layer if away or (i < p.expert_layers and "_exps" in role)]
+    return max(sizes)
 
 
 def host_why(run: Run) -> str:

@@ -7,9 +7,6 @@ furthest end any node ever had. Holes count: a wide node does not fit where a na
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections import defaultdict
-from collections.abc import Iterator
 from typing import Final
 
 __all__ = ["ALIGNMENT", "Tape", "padded"]
@@ -30,17 +27,6 @@ class Tape:
     def __init__(self) -> None:
         self._nodes: list[tuple[int | None, tuple[int, ...], tuple[int, ...]]] = []
         self._kept: list[int] = []
-        self._splits: list[int] = [0]
-        self._copied: set[int] = set()
-
-    def split(self) -> None:
-        """A new part of the graph begins: the scheduler starts one at every node that reads a weight in host memory."""
-        self._splits.append(len(self._nodes))
-
-    def copied(self, size: int) -> int:
-        """Record what is copied in from host memory: it is given a place where the part of its first reader begins."""
-        self._copied.add(len(self._nodes))
-        return self.add(size)
 
     def add(self, size: int, *reads: int, over: tuple[int, ...] = ()) -> int:
         """Record a node of `size` bytes that reads other nodes; its number.
@@ -69,30 +55,19 @@ class Tape:
                 readers[node] += 1
         place: dict[int, tuple[int, int]] = {}
         free = _FreeBlocks()
-        for number in self._order() if self._copied else range(len(self._nodes)):
-            size, reads, over = self._nodes[number]
+        for number, (size, reads, over) in enumerate(self._nodes):
             if size is not None:
-                old = next((node for node in over if readers[node] == 1 and node in place and place[node][1] >= size), None)
-                place[number] = (free.take(size), size) if old is None else free.shrink(*place.pop(old), size)
+                for node in over:
+                    if readers[node] == 1 and node in place and place[node][1] >= size:
+                        place[number] = free.shrink(*place.pop(node), size)
+                        break
+                else:
+                    place[number] = free.take(size), size
             for node in reads:
                 readers[node] -= 1
                 if not readers[node] and node in place:
                     free.give(*place.pop(node))
         return free.end
-
-    def _order(self) -> Iterator[int]:
-        """The nodes as they are given places. What nobody reads is not copied."""
-        begun: dict[int, list[int]] = defaultdict(list)
-        waiting = set(self._copied)
-        for number, (_, reads, _) in enumerate(self._nodes):
-            for node in reads:
-                if node in waiting:
-                    waiting.remove(node)
-                    begun[self._splits[bisect_right(self._splits, number) - 1]].append(node)
-        for number in range(len(self._nodes)):
-            yield from begun.get(number, ())
-            if number not in self._copied:
-                yield number
 
 
 class _FreeBlocks:
