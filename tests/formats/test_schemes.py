@@ -155,6 +155,8 @@ def test_four_bit_experts_in_an_fp8_checkpoint() -> None:
         (["re:.*self_attn.*"], {"attn_q"}),
         (["re:.*shared_expert.*", "re:model.layers.0..*"], {"ffn_up_shexp", "ffn_down"}),
         (["re:.*mlp\\.(gate|up|gate_up|down)_proj$"], {"ffn_down"}),
+        (["re:.*mlp.down$"], set()),  # not down_proj
+        (["re:.*mlp.down"], {"ffn_down"}),
         (["*.mlp.experts.*"], {"ffn_up_exps"}),
         (["model.layers.3"], {"attn_q", "ffn_up_exps", "ffn_up_shexp"}),
         (["model.layers.3.mlp.experts.0.up_proj"], {"ffn_up_exps"}),

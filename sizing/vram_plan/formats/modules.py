@@ -161,12 +161,13 @@ def _expression(entry: str) -> re.Pattern[str] | None:
     text = entry.removeprefix("re:")
     if len(text) > _MAX_LENGTH:
         return None
+    end = r"(?=\.|$)" if text.endswith("$") and not text.endswith(".*$") else ""  # the module itself, or one inside it
     text = text.removesuffix("$").removesuffix(".*")
     head = ".*" if text.startswith(".*") else ""
     rest = text.removeprefix(".*")
     if len(re.findall(r"[*+{]", rest)) > _MAX_REPEATS or re.search(r"[*+}]\)?[*+{]|\([^)]*[*+{][^)]*\)[*+{]", rest):
         return None
     try:
-        return re.compile(head + rest)
+        return re.compile(head + rest + end)
     except re.error:
         return None
