@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
@@ -73,6 +74,14 @@ class ModelsFit:
     too_short: int
 
 
+#: Words of a name that tell only how its weights are stored.
+_STORED: Final = re.compile(r"(?:mx|nv)?fp[48]|bf16|nf4|awq|gptq|int[48]|w\d+a\d+|[48]bit|mlx|bnb|quantized|static|dynamic|pertensor")
+
+
+#: Decoders that answer with a vector or a mark, not with text; shown where nothing else was asked for.
+_NO_WRITER: Final = re.compile(r"(?:^|-)(?:embed(?:ding)?|e5|gte|rerank(?:er)?|reward)(?:-|$)")
+
+
 class _Size(NamedTuple):
     total: int
     text: int
@@ -122,19 +131,23 @@ def models_for(
     shapes: dict[Architecture, ModelFit | None] = {}
     counts = {"too_large": 0, "too_slow": 0, "too_short": 0}
     found = []
-    candidates = list(_candidates(rows))
-    for done, (row, size) in enumerate(candidates):
+    groups = _twins(list(_candidates([row for row in rows if not _NO_WRITER.search(row.name)] or rows)))
+    for done, twins in enumerate(groups):
         if progress:
-            progress(done, len(candidates))
-        if size.trained_context and size.trained_context < tokens:
-            counts["too_short"] += 1
-            continue
-        fit = None if _hopeless(size, about, wanted) else _known(row, size, work, machine.devices, wanted, shapes)
-        slow = fit is not None and min_decode and fit.decode and fit.decode.tokens_per_s < min_decode * sequences
-        if fit is None or slow:
-            counts["too_slow" if slow else "too_large"] += 1
+            progress(done, len(groups))
+        lacks = "too_large"
+        for row, size in twins:
+            if size.trained_context and size.trained_context < tokens:
+                lacks = "too_short"
+                continue
+            fit = None if _hopeless(size, about, wanted) else _known(row, size, work, machine.devices, wanted, shapes)
+            if fit and min_decode and fit.decode and fit.decode.tokens_per_s < min_decode * sequences:
+                lacks = "too_slow"
+            elif fit:
+                found.append(fit)
+                break
         else:
-            found.append(fit)
+            counts[lacks] += 1
     return ModelsFit(about, name, tokens, sequences, tuple(sorted(found, key=lambda fit: (-fit.parameters, fit.name))), **counts)
 
 
@@ -152,6 +165,24 @@ def _candidates(rows: Iterable[CatalogRow]) -> Iterator[tuple[CatalogRow, _Size]
         if size and size.kind == "decoder" and (row.name, size.text) not in seen:
             seen.add((row.name, size.text))
             yield row, size
+
+
+def _twins(candidates: Sequence[tuple[CatalogRow, _Size]]) -> list[list[tuple[CatalogRow, _Size]]]:
+    """Checkpoints of one model, the plain one first: as many weights, and a name that differs only in the format they are stored in."""
+    groups: dict[tuple[int, frozenset[str]], list[tuple[CatalogRow, _Size]]] = {}
+    stored = []
+    for row, size in candidates:
+        words = frozenset(row.name.split("-"))
+        bare = frozenset(word for word in words if not _STORED.fullmatch(word))
+        if bare == words:
+            groups[size.text, words] = [(row, size)]
+        else:
+            stored.append((bare, row, size))
+    plain = list(groups)
+    for bare, row, size in stored:
+        of = [key for key in plain if key[0] == size.text and bare <= key[1]]
+        groups.setdefault(min(of, key=lambda key: len(key[1]), default=(size.text, bare)), []).append((row, size))
+    return list(groups.values())
 
 
 def _hopeless(size: _Size, machine: Machine, wanted: Sequence[Format] | None) -> bool:
