@@ -37,12 +37,13 @@ def most_sequences(model: Model, work: Work, devices: tuple[Device, ...]) -> int
 
 def fewest_gpus(model: Model, work: Work, devices: Sequence[Device]) -> int | None:
     """How many GPUs like these it takes, split as the engine splits of its own accord: 1 to 8, then by nodes of 8 up to 64.
-    None when not even those do, or these are not all alike. Unified memory is not added to."""
+    None when not even those do, or these are not all alike. Unified memory is not added to,
+    and a program takes one MIG slice."""
     first = devices[0]
     if any((device.name, device.total) != (first.name, first.total) for device in devices):
         return None
     alone = replace(at(work), tensor_parallel=1, pipeline_parallel=1)
-    counts = (1,) if first.unified else _COUNTS
+    counts = (1,) if first.unified or first.is_slice else _COUNTS
     return next((count for count in counts if headroom(model, alone, like(first, count)) >= 0), None)
 
 

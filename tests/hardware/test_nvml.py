@@ -93,7 +93,7 @@ def test_mig_slices_are_devices_and_their_parent_is_not(see):
     assert found.devices[0].used_by_others == GIB
     assert found.devices[0].compute_capability == "8.0"
     whole, small = 312e12, found.devices[1].spec
-    assert small is not None and small.fp16_flops == pytest.approx(whole / 7)
+    assert small is not None and small.fp16_flops == pytest.approx(whole * 14 / 108)
     assert small.bandwidth_bytes_per_s == pytest.approx(2039e9 * 9728 / 81920)
     assert "one MIG slice" in found.notes[0]
 

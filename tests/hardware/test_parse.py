@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.errors import UsageError, VramPlanError
 from vram_plan.hardware import parse_gpus
+from vram_plan.hardware.mig import _table
 
 GIB = 1 << 30
 R3090, R3060, H100 = "NVIDIA GeForce RTX 3090", "NVIDIA GeForce RTX 3060 12GB", "NVIDIA H100 80GB HBM3"
@@ -102,3 +103,56 @@ def test_any_text_gives_devices_or_a_sentence(text):
         assert 1 <= len(parse_gpus(text).devices) <= 4096
     except VramPlanError as error:
         assert error.exit_code == 2 and error.message
+
+
+# --- MIG slices -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "name", "gib"),
+    [
+        ("H100 MIG 3g.40gb", f"{H100} MIG 3g.40gb", 39.5), ("A100-80GB:2g.20gb", f"{A100} MIG 2g.20gb", 19.5),
+        ("a100 mig 1g.5gb", "NVIDIA A100-SXM4-40GB MIG 1g.5gb", 4.75), ("H100-MIG-1g-10gb", f"{H100} MIG 1g.10gb", 9.75),
+        ("NVIDIA H100 80GB HBM3 MIG 1g.10gb+me", f"{H100} MIG 1g.10gb", 9.75), ("A30 2g.12gb", "NVIDIA A30 MIG 2g.12gb", 11.69),
+        ("H100 NVL MIG 3g.47gb", "NVIDIA H100 NVL MIG 3g.47gb", 46.38), ("H200/1g.18gb", "NVIDIA H200 MIG 1g.18gb", 16),
+        ("B200 MIG 3g.90gb", "NVIDIA B200 MIG 3g.90gb", 178.35 / 2),
+        ("1x A100 80GB PCIe MIG 7g.80gb", "NVIDIA A100 80GB PCIe MIG 7g.80gb", 79),
+    ],
+)  # fmt: skip
+def test_a_slice_of_a_gpu_is_a_device(text: str, name: str, gib: float) -> None:
+    (device,) = parse_gpus(text).devices
+    assert device.name == name and device.is_slice and device.usable == device.free == device.total
+    assert abs(device.usable / GIB - gib) < 0.01 and device.compute_capability
+
+
+def test_a_slice_is_as_fast_as_its_share() -> None:
+    found, whole = parse_gpus("H100 MIG 3g.40gb"), parse_gpus("H100").devices[0].spec
+    piece = found.devices[0].spec
+    assert piece is not None and whole is not None and piece.bf16_flops and whole.bf16_flops
+    assert piece.bf16_flops / whole.bf16_flops == pytest.approx(60 / 132)
+    assert piece.bandwidth_bytes_per_s / whole.bandwidth_bytes_per_s == pytest.approx(39.5 / 79.647, rel=1e-3)
+    assert "45% of the card's processors" in found.notes[0] and "one slice" in found.notes[0]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("H100 MIG 5g.60gb", "1g.10gb, 1g.20gb, 2g.20gb, 3g.40gb"), ("A100-80GB:3g.20gb", "A100"), ("RTX 4090 MIG 1g.6gb", "cannot be cut"),
+        ("2x H100 MIG 3g.40gb", "one MIG slice"), ("H100 MIG 3g.40gb + H100", "one MIG slice"), ("MIG 3g.40gb", "not a GPU"),
+        ("2 nodes x H100 MIG 3g.40gb", "one MIG slice"), ("H1000 MIG 3g.40gb", "no GPU is called"),
+    ],
+)  # fmt: skip
+def test_impossible_slices_are_refused(text: str, says: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse_gpus(text)
+    assert says in f"{caught.value.message} {caught.value.hint}"
+
+
+def test_every_slice_of_the_table_can_be_named() -> None:
+    for gpu, slices in _table().items():
+        shares = [(float(one.processors), one.memory_bytes or 0) for one in slices.values()]
+        assert all(0 < share <= 1 for share, _ in shares)
+        for profile, one in slices.items():
+            device = parse_gpus(f"{gpu} MIG {profile}").devices[0]
+            assert device.name == f"{gpu} MIG {profile}" and one.memory_bytes in (None, device.total)
+            assert 0.8 < device.usable / GIB / float(profile[3:-2]) < 1.02

@@ -73,7 +73,7 @@ class GpuSpec:
             self, name=name, aliases=(), memory_bytes=memory_bytes, reported_bytes=memory_bytes, usable_bytes=memory_bytes,
             bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * min(1.0, memory_share), fp32_flops=part(self.fp32_flops),
             fp16_flops=part(self.fp16_flops), bf16_flops=part(self.bf16_flops), fp8_flops=part(self.fp8_flops),
-            fp4_flops=part(self.fp4_flops), int8_ops=part(self.int8_ops), usual_for=(), common=False,
+            fp4_flops=part(self.fp4_flops), int8_ops=part(self.int8_ops), power_w=None, usual_for=(), common=False,
         )  # fmt: skip
 
 
@@ -120,6 +120,11 @@ class Device:
     def available(self) -> int:
         """What an engine can take now: what is free, where that is known, and never more than is usable."""
         return self.usable if self.free is None else min(self.free, self.usable)
+
+    @property
+    def is_slice(self) -> bool:
+        """Whether it is a MIG slice of a GPU: a program takes one of them."""
+        return " MIG " in self.name
 
     @property
     def capability(self) -> tuple[int, int] | None:

@@ -36,7 +36,7 @@ _NEEDED: Final = (
     "nvmlDeviceGetUUID", "nvmlDeviceGetMemoryInfo", "nvmlSystemGetDriverVersion",
 )  # fmt: skip
 _WRONG_PACKAGE: Final = "pip uninstall pynvml && pip install --force-reinstall nvidia-ml-py"
-_PROFILE: Final = re.compile(r"\bMIG (\d)g\.")
+_PROFILE: Final = re.compile(r"\bMIG (\d)g\.\d+gb")
 #: A GPU has seven compute slices (A100, H100, B200), these have four (NVIDIA MIG User Guide, supported profiles).
 _FOUR_SLICES: Final = re.compile(r"\bA30\b|\bRTX PRO\b")
 
@@ -201,7 +201,11 @@ def _slice_spec(name: str, total: int, parent: GpuSpec | None) -> GpuSpec | None
     profile = _PROFILE.search(name)
     if parent is None or profile is None or not total:
         return None
-    return parent.slice(name, min(1.0, int(profile[1]) / (4 if _FOUR_SLICES.search(name) else 7)), total)
+    from .mig import slices_of
+
+    known = slices_of(parent).get(profile[0].removeprefix("MIG "))
+    share = float(known.processors) if known else int(profile[1]) / (4 if _FOUR_SLICES.search(name) else 7)
+    return parent.slice(name, min(1.0, share), total)
 
 
 def _slices(nvml: _Nvml, handle: Any, driver: str | None, spec: GpuSpec | None) -> Iterator[Device]:

@@ -13,6 +13,7 @@ from typing import Final
 from ..errors import UnknownNameError, UsageError
 from .cpus import cpu_named
 from .device import GIB, Detection, Device
+from .mig import slice_named
 from .names import match_gpu
 from .specs import device_of
 
@@ -33,6 +34,8 @@ _GLUED: Final = re.compile(r"(\d{3,4})[x×](\d{1,2})", re.I)
 _SIZE: Final = re.compile(r"(\d{1,9}(?:\.\d{1,6})?)\s*(tib|tb|t|gib|gb|g|mib|mb|m)(?:\s+(?:gpu|card|vram|of vram))?", re.I)
 _SCALE: Final = {"t": 1 << 40, "g": 1 << 30, "m": 1 << 20}
 _JOIN: Final = re.compile(r"\s*(?:[+,&]|\band\b)\s*", re.I)
+#: A `+` that belongs to a slice's name: 1g.10gb+me.
+_MEDIA: Final = re.compile(r"(?<=gb)\+(?:me(?:\.all)?|gfx)\b", re.I)
 #: A `+` that belongs to a name: Ryzen AI MAX+ 395, Xeon Platinum 8480+.
 _MAX_PLUS: Final = re.compile(r"\b(max|8480|8592)\+", re.I)
 
@@ -77,6 +80,8 @@ def _group(text: str, whole: str) -> tuple[list[Device], str]:
         if processor := cpu_named(text):  # 7950X 64GB: no count
             return [processor[0]], processor[1]
         raise _usage(whole, f"{count} GPUs in one machine; between 1 and {MAX_PER_NODE} can be planned")
+    if found := slice_named(name):
+        return [found[0]] * count, found[1]
     if device := _nameless(name):
         return [device] * count, ""
     try:
@@ -97,7 +102,7 @@ def _group(text: str, whole: str) -> tuple[list[Device], str]:
 def _machine(text: str, whole: str) -> tuple[list[Device], list[str]]:
     devices: list[Device] = []
     notes: list[str] = []
-    parts = _JOIN.split(_MAX_PLUS.sub(r"\1 ", text))
+    parts = _JOIN.split(_MEDIA.sub("", _MAX_PLUS.sub(r"\1 ", text)))
     if len(parts) > MAX_PER_NODE:
         raise _usage(whole, f"more than {MAX_PER_NODE} GPUs in one machine")
     for part in parts:
@@ -127,5 +132,7 @@ def parse_gpus(text: str) -> Detection:
     devices, notes = _machine(rest, whole)
     if not 1 <= nodes * len(devices) <= MAX_DEVICES:
         raise _usage(whole, f"{nodes * len(devices)} GPUs; between 1 and {MAX_DEVICES} can be planned")
+    if nodes * len(devices) > 1 and any(device.is_slice for device in devices):
+        raise _usage(whole, "a program takes one MIG slice and no other GPU")
     placed = [replace(device, index=node * len(devices) + i, node=node) for node in range(nodes) for i, device in enumerate(devices)]
     return Detection(tuple(placed), tuple(notes))
