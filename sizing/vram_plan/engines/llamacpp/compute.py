@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
+from typing import Final
 
 from ...models.model import Model
 from .cells import CELLS, Context
@@ -21,6 +22,9 @@ from .schedule import Schedule
 from .tape import Tape
 
 __all__ = ["compute_bytes", "spread_bytes"]
+
+#: Lengths laid out from one power of two to the next.
+_STEPS: Final = 4
 
 
 def compute_bytes(model: Model, context: Context, *, host: bool = False) -> int:
@@ -43,11 +47,13 @@ def spread_bytes(run: Run, device: int) -> int:
 
 def _between(context: Context, peak: Callable[[Context], int]) -> int:
     context = context._replace(parallel=1 << (context.parallel - 1).bit_length())
-    low = max(1 << (context.length.bit_length() - 1), CELLS)
+    octave = max(1 << (context.length.bit_length() - 1), CELLS)
+    step = max(octave // _STEPS, CELLS)
+    low = octave + (context.length - octave) // step * step
     floor = peak(context._replace(length=low))
     if low == context.length:
         return floor
-    return floor + (peak(context._replace(length=2 * low)) - floor) * (context.length - low) // low
+    return floor + (peak(context._replace(length=low + step)) - floor) * (context.length - low) // step
 
 
 @lru_cache(maxsize=8192)
@@ -61,7 +67,7 @@ def _record(recorder: Recorder, layers: tuple[Layer, ...]) -> None:
     if is_bert(layers):
         record(recorder, layers)
     else:
-        recorder.whole(shortened(layers))
+        recorder.whole(shortened(layers, alone=recorder.schedule is None))
 
 
 @lru_cache(maxsize=2048)

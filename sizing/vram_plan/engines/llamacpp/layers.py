@@ -139,13 +139,15 @@ def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
     return {t.role: t.shape for t in a.tensors if t.part == "text" and t.layer is None}
 
 
-def shortened(layers: tuple[Layer, ...]) -> tuple[Layer, ...]:
+def shortened(layers: tuple[Layer, ...], *, alone: bool = False) -> tuple[Layer, ...]:
     """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because nodes
-    swap places from one layer to the next. Left whole are models of states only, with an index, or with a cache elsewhere."""
+    swap places from one layer to the next. Left whole are models of states only, with an index, or with a cache elsewhere.
+    `alone`: all on one GPU, where two dense layers (or periods) show what more would."""
     apart = any("indexer.attn_k" in layer.shapes or layer.cache_home not in (-1, layer.home) for layer in layers)
     if apart or not any(layer.cache for layer in layers):
         return layers
-    kept, few = list[Layer](), _RUN
+    few = 2 if alone and not any("ffn_down_exps" in layer.shapes for layer in layers) else _RUN
+    kept: list[Layer] = []
     for layer, run in groupby(layers):
         count = len(list(run))
         kept += [layer] * (count if count <= few else few + (count - few) % 2)
