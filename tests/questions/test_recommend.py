@@ -64,6 +64,7 @@ def test_machines_are_counted_where_no_count_was_given() -> None:
     assert [len(machine) for machine in machines_to_try("RTX 4090")] == [1, 2, 4]
     assert [len(machine) for machine in machines_to_try("H100")] == [1, 2, 4, 8]
     assert [len(machine) for machine in machines_to_try("1x RTX 4090; 3x RTX 3090; 8GB")] == [1, 3, 1]
+    assert [len(machine) for machine in machines_to_try("H100 MIG 1g.10gb")] == [1]
     with pytest.raises(vp.UsageError):
         machines_to_try(" ; ")
 

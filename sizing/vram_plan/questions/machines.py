@@ -43,7 +43,7 @@ def _machines(text: str) -> list[tuple[Device, ...]]:
         return [resolve("local").devices]
     devices = parse_gpus(text).devices
     spec = devices[0].spec
-    if len(devices) > 1 or spec is None or _ONE.match(text):
+    if len(devices) > 1 or spec is None or devices[0].is_slice or _ONE.match(text):
         return [devices]
     return [_times(devices[0], count) for count in _counts(spec)]
 
