@@ -21,11 +21,11 @@ class VllmClass:
     """One architecture as vLLM runs it.
 
     `embedding` and `head` say which pipeline stages allocate them: `every`, `first+last` (the last only where tied) or
-    `last`. `tower` says what tensor parallelism does not cut: the vision tower (`whole`; `divides`: where its heads do
+    `last`; `own_head`: a head also where the config ties it to the embedding. `tower` says what tensor parallelism does not cut: the vision tower (`whole`; `divides`: where its heads do
     not divide), its `attention` and its `projector`, the text model's `mlp`, its `embedding` (not padded either);
     `feature`: the tower's layers after the one that is read are not built. `router`: `fp32`, `quantised` (by a scheme
     without exceptions), `bias` (a correction bias per expert). `rope`: `none`, `fp32` tables, `local` (sliding layers have
-    a table of their own), `mrope1` (no room for long videos), `vision` (a table for the tower), `indexer` (one for the
+    a table of their own), `asked` (a table only where the config says "rope"), `mrope1` (no room for long videos), `vision` (a table for the tower), `indexer` (one for the
     sparse indexer), and small buffers (`ropes`). `until` is the last version that ran it. `native` is False where
     Transformers' own code runs.
     """
@@ -40,6 +40,7 @@ class VllmClass:
     rope: frozenset[str]
     until: str
     native: bool = True
+    own_head: bool = False
 
 
 #: vLLM's Transformers back end (model_executor/models/transformers): its rope keeps no table.
@@ -54,7 +55,10 @@ def _rows() -> dict[str, VllmClass]:
         for row in csv.DictReader(file):
             tower, router, rope = (frozenset(row[name].split()) for name in ("tower", "router", "rope"))
             pipeline = row["pipeline"] != "no"
-            value = VllmClass(row["architecture"], row["text"], row["embedding"], row["head"], pipeline, tower, router, rope, row["until"])
+            head, _, own = row["head"].partition(" ")
+            value = VllmClass(
+                row["architecture"], row["text"], row["embedding"], head, pipeline, tower, router, rope, row["until"], own_head=own == "own"
+            )  # fmt: skip
             for name in (row["architecture"], *row["model_types"].split()):
                 found.setdefault(name, value)
     return found
@@ -72,7 +76,10 @@ def vllm_class(model: Model) -> VllmClass:
     inner = _rows().get(found.text) or _named(text_config(model)) or _TRANSFORMERS
     if not inner.embedding:
         inner = _TRANSFORMERS
-    return replace(found, embedding=inner.embedding, head=inner.head, router=found.router | inner.router, rope=found.rope | inner.rope)
+    return replace(
+        found, embedding=inner.embedding, head=inner.head, own_head=inner.own_head, router=found.router | inner.router,
+        rope=found.rope | inner.rope,
+    )  # fmt: skip
 
 
 def _named(config: Mapping[str, object]) -> VllmClass | None:

@@ -28,7 +28,8 @@ def vllm_tensors(model: Model, format: Format) -> tuple[Tensor, ...]:
     tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
     if not own and format.family == "scheme":
         tensors = tuple(t._replace(stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
-    return (*tensors, *_missing_v(tensors), *_missing_k_biases(tensors), *_missing_biases(model, kind, tensors))
+    head = (t._replace(role="output") for t in tensors if kind.own_head and model.tied_embeddings and t.role == "token_embd")
+    return (*tensors, *head, *_missing_v(tensors), *_missing_k_biases(tensors), *_missing_biases(model, kind, tensors))
 
 
 def has_act_order(model: Model, format: Format) -> bool:

@@ -28,6 +28,11 @@ _POSITION_KEYS: Final = ("model_max_length", "max_position_embeddings", "seq_len
 #: Scalings whose table reaches factor × the original length.
 _STRETCHED: Final = ("yarn", "deepseek_yarn", "deepseek_llama_scaling")
 _ROTATED: Final = ("full", "sliding", "chunked", "latent", "compressed")
+#: The share of a head that is rotated where the config does not say (transformers 5.19, the families' configurations).
+_DEFAULT_SHARES: Final = {
+    **dict.fromkeys(("glm", "glm4", "glm4_moe", "glm4v", "glm4v_moe", "nemotron"), 0.5),
+    **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "qwen3_next", "stablelm"), 0.25),
+}
 #: Four scales in fp32 on the device and two on the host, as the attention layer's tensors (attention.py).
 ATTENTION_LAYER_BYTES: Final = 24
 
@@ -52,8 +57,8 @@ def rope_tables(model: Model, layers: range) -> tuple[RopeTable, ...]:
     vision = _vision_table(model) if "vision" in kind.rope else ()
     if "none" in kind.rope:
         return vision
-    if "position_embedding_type" in config and config["position_embedding_type"] != "rope" and kind.native:
-        return vision  # granitemoehybrid.py
+    if config.get("position_embedding_type", None if "asked" in kind.rope else "rope") != "rope" and kind.native:
+        return vision
     rotated = (c for c in model.cache_layers if c.layer in layers and c.kind in _ROTATED and c.k_dim)
     ropes = {_rope(model, kind, config, layer): None for layer in rotated}
     tables = tuple(table for table, *_ in ropes)
@@ -93,8 +98,9 @@ def _width(config: _Config, scaling: _Config, layer: CacheLayer) -> int:
     if rotary:
         return min(rotary, layer.k_dim)
     share = scaling.get("partial_rotary_factor") or config.get("partial_rotary_factor") or config.get("rotary_pct")
-    if share is None and config.get("kv_channels") and config.get("seq_length"):
-        share = 0.5  # chatglm.py
+    if share is None:
+        chatglm = config.get("kv_channels") and config.get("seq_length")
+        share = 0.5 if chatglm else _DEFAULT_SHARES.get(str(config.get("model_type")).removesuffix("_text"))
     return int(layer.k_dim * share) if isinstance(share, float) and 0 < share <= 1 else layer.k_dim
 
 
@@ -127,12 +133,13 @@ def _vision_table(model: Model) -> tuple[RopeTable, ...]:
 
 
 def batch_buffer_bytes(model: Model, batch_tokens: int) -> int:
-    """Buffers for the tokens of one step: the sparse indexer's picks, and Gemma's per-layer embeddings."""
+    """Buffers for the tokens of one step: the sparse indexer's picks, and the per-layer embeddings of Gemma's classes with towers."""
     config = text_config(model)
     size = 0
     if any(c.index_dim for c in model.cache_layers):
         size += 4 * batch_tokens * _whole(config.get("index_topk"), 0)
-    if any(t.role == "per_layer_token_embd" for t in model.architecture.tensors):
+    towers = any(t.part != "text" for t in model.architecture.tensors)
+    if towers and any(t.role == "per_layer_token_embd" for t in model.architecture.tensors):
         size += 2 * batch_tokens * model.architecture.layers * _whole(config.get("hidden_size_per_layer_input"), 0)
     return size
 

@@ -24,8 +24,6 @@ SpecKind = Literal["full", "latent", "index", "sliding", "chunked", "latent_wind
 #: Kinds that hold every token of a request, and so may share one group whatever their page sizes.
 WHOLE: Final = frozenset({"full", "latent", "index"})
 
-#: Bytes of an indexer's key beside its elements: one fp32 scale for each 128 (models/deepseek_v2.py).
-_INDEX_SCALE: Final = 4 / 128
 #: fp8_ds_mla: NoPE part in fp8, rotary part in 16 bits, scales (V3.2: flashmla_sparse.py; V4: deepseek_v4/attention.py).
 _PACKED_V32, _PACKED_V4, _V4_ALIGNMENT = 656, 584, 576
 #: Latent attention that vLLM runs, and caches, head by head (models/minicpm3.py: K and V of the rotary and other parts' width).
@@ -143,7 +141,7 @@ def _attention_specs(layer: CacheLayer, setup: CacheSetup, block: int) -> Iterat
         shape = (max(1, layer.kv_heads // setup.tensor_parallel), layer.k_dim, layer.v_dim)
         yield Spec(kind, layer.layer, block, block * width, shape, window=layer.window if kind != "full" else 0)
     if layer.index_dim and layer.kind == "latent":
-        index = int(layer.index_dim * (1 + _INDEX_SCALE))
+        index = _index_bytes(layer.index_dim)
         yield Spec("index", layer.layer, block, block * index, (index,))
     elif layer.index_dim:
         index = 2 * layer.index_dim
@@ -153,6 +151,11 @@ def _attention_specs(layer: CacheLayer, setup: CacheSetup, block: int) -> Iterat
 def _width(layer: CacheLayer, setup: CacheSetup) -> int:
     """Bytes of K and V one token takes on one rank; heads are doubled rather than cut below one."""
     return max(1, layer.kv_heads // setup.tensor_parallel) * (layer.k_dim + layer.v_dim) * (1 if setup.fp8 else 2)
+
+
+def _index_bytes(width: int) -> int:
+    """An indexer's key in 8 bits, and one fp32 scale for each 128 elements (models/deepseek_v2.py)."""
+    return width + width // 128 * 4
 
 
 def _is_sparse(layer: CacheLayer) -> bool:
@@ -307,7 +310,7 @@ def _compressed_specs(model: Model) -> Iterator[Spec]:
         block = 4 if layer.index_dim else 8
         widths = [(layer.compressed_dim, _PACKED_V4)]
         if layer.index_dim:
-            widths.append((layer.index_dim, int(layer.index_dim * (1 + _INDEX_SCALE))))
+            widths.append((layer.index_dim, _index_bytes(layer.index_dim)))
         for elements, packed in widths:
             yield Spec("latent", layer.layer, 256, page(256 // ratio * packed), (packed, ratio))
             yield Spec("latent_window", layer.layer, block, page(block * overlap * elements * 8), (elements,), window=overlap * ratio)
