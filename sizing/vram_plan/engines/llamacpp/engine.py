@@ -25,7 +25,7 @@ from .placement import HOST, FileWeights, Placement, file_weights, placed
 from .run import Run, compute_why, host_why, is_spread, kv_why, state_why, weights_why
 from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
 from .tape import padded
-from .towers import tower_terms
+from .towers import reads_towers, tower_terms
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
 
@@ -182,7 +182,7 @@ def _share(model: Model, format: Same, kv_k: str, kv_v: str, placement: Placemen
     layers, last, weights = placement.layers_on(device), placement.output == device, file_weights(model, format.value)
     size = _weights(weights, placement, layers, last)
     term = Term("weights", size, weights.basis, weights_why(format.value.name, weights, placement, layers, last), "weights")
-    towers = tower_terms(model) if device == 0 and s.mmproj else ()
+    towers = tower_terms(model, s.mmproj_type) if device == 0 and s.mmproj else ()
     groups = kv_groups(model, layers, (kv_k, kv_v), s.flash, s.backend in ("cuda", "rocm"))
     return Share(device, layers, last, term, groups, state_elements(model, layers), towers, size + sum(tower.bytes for tower in towers))
 
@@ -322,8 +322,10 @@ def _notes(run: Run) -> tuple[str, ...]:
         how = "one pool all sequences share" if c.unified else f"{c.length:,} cells for each"
         notes.append(f"{c.parallel} sequences: -c {c.cells} -np {c.parallel}, {how}")
     towers = run.model.parameters.vision + run.model.parameters.audio
-    if towers and not run.settings.mmproj:
-        size = sum(term.bytes for term in tower_terms(run.model))
+    if towers and not reads_towers(run.model):
+        notes.append("text only: llama.cpp reads neither images nor sound of this model")
+    elif towers and not run.settings.mmproj:
+        size = sum(term.bytes for term in tower_terms(run.model, run.settings.mmproj_type))
         notes.append(f"text only: for images or audio add the mmproj file, about {format_gib(size)} on the first GPU (--set mmproj=true)")
     return tuple(notes)
 

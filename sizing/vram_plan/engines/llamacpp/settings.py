@@ -18,6 +18,7 @@ from ...values import dataclass
 from ..base import Work
 from ..options import choice, flag, whole
 from .draft import draft_model
+from .towers import KINDS
 
 __all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
 
@@ -35,6 +36,7 @@ OPTIONS: Final[Mapping[str, str]] = {
     "draft": "a smaller model that drafts tokens, named as MODEL is (none)",
     "mtp": "true: the model's own prediction layers draft tokens (false)",
     "mmproj": "true: the file with the vision or audio tower is loaded too (false)",
+    "mmproj_type": "f16, bf16, f32 or q8_0: what that file is written in (f16)",
 }
 _BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan", "CPU": "cpu"}
 _BATCH, _UBATCH = 2048, 512
@@ -87,6 +89,7 @@ class Settings:
     backend: str
     build: Build
     mmproj: bool
+    mmproj_type: str
     draft: Model | None = None
     mtp: bool = False
 
@@ -121,6 +124,7 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
         backend=_backend(given, vendor),
         build=build_of(str(given.get("build", "2026-10"))),
         mmproj=flag(given, "mmproj", False),
+        mmproj_type=(choice(given, "mmproj_type", tuple(kind.lower() for kind in KINDS)) or "f16").upper(),
         draft=draft_model(given.get("draft")),
         mtp=flag(given, "mtp", False),
     )

@@ -1,0 +1,73 @@
+"""A vision or audio tower's file (mmproj) and the buffers its graphs take, reserved when llama.cpp's server starts.
+
+One image and one recording of the size llama.cpp warms up with go through the towers; larger ones make the buffer grow. Source:
+llama.cpp 0c1e57098, tools/mtmd/clip.cpp (`warmup`, `load_hparams`), tools/mtmd/models/*.cpp, conversion/__init__.py (`MMPROJ_MODEL_MAP`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Final, NamedTuple
+
+from ....models.architecture import Basis
+from ....models.model import Model
+from ....results import Term
+from ....units import MIB
+from . import conformers, merging, reading  # noqa: F401  (their families join those of audio and images)
+from .audio import AUDIO
+from .file import KINDS, file_bytes, tower_tensors
+from .images import IMAGES
+from .tower import Tower, section
+
+__all__ = ["KINDS", "reads_towers", "tower_terms"]
+
+#: Families llama.cpp has a graph for that is not laid out here.
+_UNKNOWN: Final = frozenset({"gemma3n", "dots3_note", "granite4_vision"})
+#: What their buffer is taken to be: that of Qwen3.6-27B's projector, as llama.cpp logged it.
+_GUESS: Final = 248 * MIB
+#: Families whose graph is laid out from the source alone: no file of theirs was at hand to hold it to the engine.
+_UNCHECKED: Final = frozenset({"qwen4_exp"})
+
+
+class _Buffer(NamedTuple):
+    bytes: int
+    why: str
+
+
+def reads_towers(model: Model) -> bool:
+    """Whether llama.cpp reads this family's images or sound at all."""
+    return model.architecture.family in (*IMAGES, *AUDIO, *_UNKNOWN)
+
+
+@lru_cache(maxsize=256)
+def tower_terms(model: Model, kind: str = "F16") -> tuple[Term, ...]:
+    """The file of the towers and projector, its matrices as `kind` (one of `KINDS`), and their buffers; nothing where there is none."""
+    tensors = tower_tensors(model) if reads_towers(model) else ()
+    if not tensors:
+        return ()
+    family = model.architecture.family
+    what = f"vision or audio tower and projector, a file of their own in {kind}"
+    file = Term("mmproj", file_bytes(model, kind), "formula", what, "weights")
+    if family in _UNKNOWN:
+        why = "activations of the tower, as logged for Qwen3.6-27B at 1472²"
+        return file, Term("mmproj_compute", _GUESS, "fallback", why, "compute")
+    buffers = tuple(_buffers(model))
+    why = f"{' and '.join(b.why for b in buffers)} through the tower; more takes more"
+    basis: Basis = "fallback" if family in _UNCHECKED else "formula"
+    return file, Term("mmproj_compute", sum(b.bytes for b in buffers), basis, why, "compute")
+
+
+def _buffers(model: Model) -> Iterator[_Buffer]:
+    """Each tower's own buffer: llama.cpp keeps a context for images and one for sound."""
+    family, tensors = model.architecture.family, tower_tensors(model)
+    if family in IMAGES and any(t.role.startswith(("v.patch_embd", "mm.patch", "v.sam")) for t in tensors):
+        t, image = Tower(model, tensors, "v", section(model, "vision_config")), IMAGES[family]
+        t.side = image.side(t)
+        tokens = image.build(t).rows
+        most = f" of at most {image.most:,}" if image.most else ""
+        yield _Buffer(t.graph.peak(), f"one image of {t.pixels} × {t.pixels} pixels, {tokens:,}{most} tokens,")
+    if family in AUDIO and any(t.role.startswith(("a.", "mm.a.")) or t.part == "audio" for t in tensors):
+        t = Tower(model, tensors, "a", section(model, "encoder_config" if family.startswith("granite_speech") else "audio_config"))
+        tokens = AUDIO[family](t).rows
+        yield _Buffer(t.graph.peak(), f"30 seconds of sound, {tokens:,} tokens,")
