@@ -65,28 +65,28 @@ class Layer:
     def norms_feed_forward(self) -> bool:
         return "ffn_norm" in self.shapes or "post_ffw_norm" not in self.shapes
 
-    @property
+    @cached_property
     def is_parallel(self) -> bool:
         """Attention and feed-forward read the same input (GPT-NeoX), mostly of one norm (Command R, Falcon, Phi-2)."""
         norms = ("ffn_norm", "post_ffw_norm", "post_attention_norm", "attn_post_norm")
         only = "attn_norm" in self.shapes and not any(role in self.shapes for role in norms)
         return self.cache is not None and self.has_feed_forward and (only or self.parallel)
 
-    @property
+    @cached_property
     def is_double(self) -> bool:
         """Attention and Mamba of one input, added up (Falcon-H1)."""
         return self.cache is not None and "ssm_in" in self.shapes
 
-    @property
+    @cached_property
     def is_delta_net(self) -> bool:
         return self.state is not None and "attn_qkv" in self.shapes and "ssm_a" in self.shapes
 
-    @property
+    @cached_property
     def reshapes_result(self) -> bool:
         """A view of the mixer's result goes on; a view is never computed over."""
         return self.is_delta_net or "shortconv.conv" in self.shapes or "ssm_x" in self.shapes
 
-    @property
+    @cached_property
     def gathers_first(self) -> bool:
         """The inputs Mamba and LFM2 kept are gathered before the norm is computed."""
         return ("ssm_in" in self.shapes or "shortconv.conv" in self.shapes) and self.cache is None
@@ -100,7 +100,7 @@ class Layer:
     def channels(self) -> int:
         return sum(shape[0] for _, shape in self.convolutions)
 
-    @property
+    @cached_property
     def convolutions(self) -> list[tuple[str, tuple[int, ...]]]:
         return [item for item in self.weights if ("conv1d" in item[0] or item[0] == "shortconv.conv") and len(item[1]) > 1]
 

@@ -14,6 +14,7 @@ __all__ = ["ALIGNMENT", "Tape", "padded"]
 #: Offsets are multiples of this on CUDA (`ggml_backend_cuda_buffer_type_get_alignment`).
 ALIGNMENT: Final = 128
 _ENDLESS: Final = 1 << 62
+_NOWHERE: Final = -1
 
 
 def padded(size: int, to: int = ALIGNMENT) -> int:
@@ -47,71 +48,90 @@ class Tape:
 
     def peak(self) -> int:
         """Bytes of the buffer that holds the whole graph."""
-        readers = [0] * len(self._nodes)
+        readers, sizes = [0] * len(self._nodes), [size or 0 for size, _, _ in self._nodes]
         for node in self._kept:
             readers[node] += 1
         for _, reads, _ in self._nodes:
             for node in reads:
                 readers[node] += 1
-        place: dict[int, tuple[int, int]] = {}
-        free = _FreeBlocks()
+        place, free = [_NOWHERE] * len(self._nodes), _FreeBlocks()
         for number, (size, reads, over) in enumerate(self._nodes):
             if size is not None:
                 for node in over:
-                    if readers[node] == 1 and node in place and place[node][1] >= size:
-                        place[number] = free.shrink(*place.pop(node), size)
+                    room = sizes[node]
+                    if readers[node] == 1 and room >= size and place[node] != _NOWHERE:
+                        place[number], place[node] = place[node], _NOWHERE
+                        if room > size:  # what is left at its end is free
+                            free.give(place[number] + size, room - size)
                         break
                 else:
-                    place[number] = free.take(size), size
+                    place[number] = free.take(size)
             for node in reads:
                 readers[node] -= 1
-                if not readers[node] and node in place:
-                    free.give(*place.pop(node))
+                if not readers[node] and place[node] != _NOWHERE:
+                    free.give(place[node], sizes[node])
+                    place[node] = _NOWHERE
         return free.end
 
 
 class _FreeBlocks:
-    """Free blocks by offset; the last is endless. The best fitting other one is taken before it is touched."""
+    """Free blocks by offset, and all beyond `_tail`. The best fitting block is taken before what is beyond is touched."""
 
     def __init__(self) -> None:
-        self._blocks: list[list[int]] = [[0, _ENDLESS]]
-        self.end = 0
+        self._starts: list[int] = []
+        self._sizes: list[int] = []
+        self._tail = self.end = 0
 
     def take(self, size: int) -> int:
-        blocks = self._blocks
-        best, best_size = len(blocks) - 1, _ENDLESS
-        for i in range(len(blocks) - 1):
-            if size <= blocks[i][1] <= best_size:
-                best, best_size = i, blocks[i][1]
-        block = blocks[best]
-        offset = block[0]
-        block[0] += size
-        block[1] -= size
-        if not block[1]:
-            del blocks[best]
-        self.end = max(self.end, offset + size)
+        best, best_size = -1, _ENDLESS
+        for i, room in enumerate(self._sizes):
+            if size <= room <= best_size:
+                best, best_size = i, room
+        if best < 0:
+            offset = self._tail
+            self._tail += size
+            self.end = max(self.end, self._tail)
+            return offset
+        offset = self._starts[best]
+        if size == best_size:
+            del self._starts[best], self._sizes[best]
+        else:
+            self._starts[best] += size
+            self._sizes[best] -= size
         return offset
 
     def give(self, offset: int, size: int) -> None:
         """Free a place; like ggml, join it with a neighbour and at most one more."""
-        blocks = self._blocks
-        if offset > blocks[-1][0]:
-            return  # an empty place whose surroundings have been freed into the endless block
-        for i, block in enumerate(blocks):
-            if block[0] + block[1] == offset:
-                block[1] += size
-                if i + 1 < len(blocks) and block[0] + block[1] == blocks[i + 1][0]:
-                    block[1] += blocks.pop(i + 1)[1]
+        starts, sizes, end = self._starts, self._sizes, offset + size
+        if offset > self._tail:
+            return  # an empty place whose surroundings have been freed into what is beyond
+        for at, start in enumerate(starts):
+            if start + sizes[at] == offset:
+                sizes[at] += size
+                self._join(at)
                 return
-            if offset + size == block[0]:
-                block[0], block[1] = offset, block[1] + size
-                if i and sum(blocks[i - 1]) == offset:
-                    blocks[i - 1][1] += blocks.pop(i)[1]
+            if start == end:
+                starts[at] = offset
+                sizes[at] += size
+                if at and starts[at - 1] + sizes[at - 1] == offset:
+                    self._join(at - 1)
                 return
-        blocks.insert(next(i for i, block in enumerate(blocks) if block[0] > offset), [offset, size])
+        if end == self._tail:
+            self._tail = offset
+            if starts and starts[-1] + sizes[-1] == offset:
+                self._join(len(starts) - 1)
+            return
+        at = next((i for i, start in enumerate(starts) if start > offset), len(starts))
+        starts.insert(at, offset)
+        sizes.insert(at, size)
 
-    def shrink(self, offset: int, size: int, to: int) -> tuple[int, int]:
-        """A place taken over by a smaller node: what is left at its end is free."""
-        if size > to:
-            self.give(offset + to, size - to)
-        return offset, to
+    def _join(self, at: int) -> None:
+        """Make one of a block and the next, if they touch."""
+        end = self._starts[at] + self._sizes[at]
+        if at + 1 == len(self._starts):
+            if end == self._tail:
+                self._tail = self._starts.pop()
+                self._sizes.pop()
+        elif end == self._starts[at + 1]:
+            self._sizes[at] += self._sizes.pop(at + 1)
+            del self._starts[at + 1]
