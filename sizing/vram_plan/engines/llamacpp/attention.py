@@ -42,7 +42,7 @@ class Attention:
         self.widest_v = max((layer.kv_heads * layer.v_dim for layer in owners if layer.kind != "cross"), default=0)
         self.masks: dict[int, int] = {}
         self.places: dict[int, tuple[int, ...]] = {}
-        self.rotations: dict[tuple[int, int], tuple[int, ...]] = {}
+        self.rotations: dict[tuple[int, str], int] = {}
         self.cast: dict[int, int] = {}
         self.slots: tuple[int, ...] = ()
         self.positions: tuple[int, ...] = ()
@@ -109,9 +109,10 @@ class Attention:
             return 0, 0
         return rotation(cache.k_dim, c.kv_k), min(rotation(cache.v_dim, c.kv_v), 64)
 
-    def rotated(self, width: int, x: int, window: int, size: int) -> int:
-        """Queries, K and V are turned by a Hadamard matrix before they meet a quantised cache."""
-        return self.fp32(width, *self.rotations[window, size], x) if (window, size) in self.rotations else x
+    def rotated(self, width: int, x: int, cache: CacheLayer, name: str) -> int:
+        """Queries, K ("k") and V ("v") are turned by a Hadamard matrix before they meet a quantised cache."""
+        matrix = self.rotations.get((cache.window, name))
+        return x if matrix is None else self.fp32(width, matrix, x)
 
     def cached(self, cache: CacheLayer, *kept: int) -> None:
         """Copies into the cache."""
@@ -127,7 +128,7 @@ class Attention:
         made, fused = layer.rows("attn_q", "attn_qkv") or q_width, "attn_qkv" in layer.shapes
         q = self.fp32(made, x, *self.weight("attn_q"), *self.weight("attn_qkv"))
         q = self.vector(q, "attn_q.bias", "attn_qkv.bias")
-        k_turn, v_turn = self.turns_of(cache)
+        k_turn = self.turns_of(cache)[0]
         gated, turned = not fused and made >= 2 * q_width, layer.turned or "attn_q_norm" in layer.shapes
         anew = turned or gated or (fused and k_turn) or self.a.family in families.SCALES_UNTURNED
         whole, q = q, (self.fp32(q_width, q) if anew else q)
@@ -135,7 +136,7 @@ class Attention:
             self.tape.read(q, *self.positions)
         q = self.vector(q, "attn_q_norm") if q != whole else q
         self.tape.read(q, *(self.positions if layer.turned else ()))
-        q = self.rotated(q_width, q, cache.window, k_turn)
+        q = self.rotated(q_width, q, cache, "k")
         if cache.kind != "shared":
             k, v = self.keys_and_values(layer, cache, whole if fused else x, turned)
             self.cached(cache, k, v)
@@ -145,7 +146,7 @@ class Attention:
             self.look_ahead()
         if layer.is_parallel or layer.is_double:
             return mixed
-        mixed = self.rotated(out, mixed, cache.window, v_turn)
+        mixed = self.rotated(out, mixed, cache, "v")
         if gated or "attn_gate" in layer.shapes:
             gate = self.fp32(out, whole if gated else x, *self.weight("attn_gate"))
             mixed = self.fp32(out, mixed, gate, over=(gate,))
@@ -155,7 +156,7 @@ class Attention:
     def projected(self, cache: CacheLayer, mixed: int) -> int:
         """What is left of attention beside a parallel feed-forward: it is not asked for before that is added."""
         width = (cache.heads or self.a.heads) * cache.v_dim
-        return self.fp32(self.a.hidden_size, self.rotated(width, mixed, cache.window, self.turns_of(cache)[1]), *self.weight("attn_output"))
+        return self.fp32(self.a.hidden_size, self.rotated(width, mixed, cache, "v"), *self.weight("attn_output"))
 
     def look_ahead(self) -> None:
         """What the next layers ask for before anything else; recurrent ones do."""
@@ -188,7 +189,7 @@ class Attention:
                 node = self.vector(self.fp32(widths[name], node), f"attn_{name}_norm")
             if name == "v" and self.a.family in families.NORMS_V:
                 node = self.fp32(widths[name], node)
-            made[name] = self.rotated(widths[name], node, cache.window, sizes[name])
+            made[name] = self.rotated(widths[name], node, cache, name)
         return made["k"], made["v"]
 
     def attend(self, q: int, cache: CacheLayer, heads: int, k_dim: int, v_dim: int, mask: int = -1) -> int:

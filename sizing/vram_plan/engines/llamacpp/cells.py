@@ -27,6 +27,8 @@ _WINDOWED: Final = frozenset({
 })  # fmt: skip
 #: Families with a latent that llama.cpp caches as K and V of every head (src/models/minicpm3.cpp, plm.cpp).
 _EXPANDED: Final = frozenset({"minicpm3", "plm"})
+#: Layers of the one EXAONE 4 (32B) with windows: llama.cpp knows it by their number (src/models/exaone4.cpp).
+_EXAONE_LAYERS: Final = 64
 #: Numbers of cells are multiples of this (GGML_PAD(cparams.n_ctx, 256)).
 CELLS: Final = 256
 
@@ -84,7 +86,7 @@ def cache_layers(a: Architecture) -> tuple[CacheLayer, ...]:
     """What llama.cpp caches: windows of families it does not implement them for (Mistral, Phi-3, Qwen2) are as long as the context."""
     if a.family in _EXPANDED:
         return tuple(_expanded(a, layer) for layer in a.cache_layers)
-    if a.family in _WINDOWED or a.family in WINDOWS:
+    if (a.family in _WINDOWED or a.family in WINDOWS) and (a.family != "exaone4" or a.layers == _EXAONE_LAYERS):
         return a.cache_layers
     return tuple(layer._replace(kind="full", window=0) if layer.kind in ("sliding", "chunked") else layer for layer in a.cache_layers)
 

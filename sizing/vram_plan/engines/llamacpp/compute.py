@@ -1,7 +1,8 @@
-"""The compute buffer of one device: the graph laid out as ggml would, at lengths that are powers of two.
+"""The compute buffers: the graph laid out as ggml would, at a few lengths.
 
-Between two of them the buffer grows as on a line: the mask and the copies of a cache are all that grows, and the
-allocator's holes come and go by a few MiB.
+Between two of them a buffer grows as on a line: the mask and the copies of a cache are all that grows, and the
+allocator's holes come and go by a few MiB. Where another node becomes the largest the line bends: lengths laid out are
+so near each other that this is felt by a few per cent of the buffer at most.
 """
 
 from __future__ import annotations

@@ -60,5 +60,5 @@ def _summed(r: Recorder, norm: str, a: int, b: int) -> int:
     """A residual sum, and its layer norm."""
     size = 4 * r.a.hidden_size * r.rows
     both = r.tape.add(size, a, b, over=(a, b))
-    r.at_norm()
+    r.at_norm(norm)
     return r.vector(r.tape.add(size, both), norm, f"{norm}.bias")

@@ -36,14 +36,15 @@ class Recorder(Recurrent):
     def norm(self, layer: Layer | None, x: int, role: str = "attn_norm") -> int:
         """A norm of the hidden state: RMS norms may be computed in place, layer norms (those with a bias) not."""
         in_place = self.in_place(layer is not None and f"{role}.bias" in layer.shapes)
-        self.at_norm()
+        self.at_norm(role)
         node = self.fp32(self.a.hidden_size, x, over=(x,) if in_place else ())
         return node if layer is None else self.vector(node, role, f"{role}.bias")
 
-    def at_norm(self) -> None:
-        """Where every layer is on a GPU, a norm is computed there and not where the layer before is (`graph_get_cb`)."""
-        if self.schedule is not None and self.all_on_gpu and self.layer is not None:
-            self.schedule.pin(self.layer.home)
+    def at_norm(self, *roles: str) -> None:
+        """Where every layer is on a GPU, a norm (with weights) is computed there and not where the layer before is (`graph_get_cb`)."""
+        layer = self.layer
+        if self.schedule is not None and self.all_on_gpu and layer is not None and any(role in layer.shapes for role in roles):
+            self.schedule.pin(layer.home)
 
     def in_place(self, bias: bool) -> bool:
         return self.a.family not in families.LAYER_NORMS and (not bias or self.a.family in families.RMS_NORMS)
@@ -107,10 +108,9 @@ class Recorder(Recurrent):
         c = self.context
         if layer.turned and not self.positions:
             self.positions = (self.given(4 * self.tokens),)
-        for size in self.turns_of(cache):
+        for name, size in zip("kv", self.turns_of(cache), strict=True):
             if size and cache.v_dim:
-                held = self.rotations.get((cache.window, size), ())
-                self.rotations[cache.window, size] = (*held, self.given(4 * size * size))
+                self.rotations[cache.window, name] = self.given(4 * size * size)
         v_places = 8 * self.tokens * (1 if c.flash else self.widest_v)
         if "indexer.attn_k" in layer.shapes:
             self.index_mask = self.given(4 * 128 * 128), self.given(2 * self.tokens * c.length)
@@ -287,9 +287,10 @@ class Recorder(Recurrent):
         return self.per_layer_added(layer, hidden) if "inp_gate" in layer.shapes and self.per_layer >= 0 else hidden
 
     def normed_again(self, layer: Layer, hidden: int, tokens: int) -> int:
-        self.at_norm()
+        roles = "ffn_norm", "attn_post_norm", "post_attention_norm"
+        self.at_norm(*roles)
         node = self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
-        return self.vector(node, "ffn_norm", "attn_post_norm", "post_attention_norm")
+        return self.vector(node, *roles)
 
     def parallel(self, layer: Layer, cache: CacheLayer, nodes: tuple[int, int, int], rows: int) -> int:
         """Attention and feed-forward of one norm, added up; attention is projected when its part of the sum is asked for."""
