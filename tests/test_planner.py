@@ -150,6 +150,35 @@ def test_bits_mean_the_engines_usual_format(request_: dict, engine: str, quant: 
     assert (plan.request.engine, plan.request.quant) == (engine, quant)
 
 
+@pytest.mark.parametrize(
+    ("gpus", "engine"), [("M4 16GB", "ollama"), ("GTX 1080 Ti", "ollama"), ("RTX 2080 Ti", "vllm"), ("RX 7900 XTX", "vllm"), ("24GB", "vllm")]
+)
+def test_where_vllm_does_not_run_it_is_not_taken(gpus: str, engine: str) -> None:
+    plan = vp.plan(model("llama3-8b"), gpus=gpus)
+    said = next(note.text for note in plan.notes if note.text.startswith("engine not given: "))
+    assert plan.request.engine == engine and engine in said.lower() and ("vLLM does not run here" in said) is (engine == "ollama")
+    assert vp.plan(model("llama3-8b"), gpus=gpus, engine="vllm").request.engine == "vllm"
+
+
+def test_a_format_that_is_no_gguf_is_warned_of_where_only_those_are_read() -> None:
+    warnings = [note.text for note in vp.plan(model("llama3-8b"), quant="AWQ", engine="ollama").notes if note.level == "warning"]
+    assert warnings == ["ollama reads no AWQ, only GGUF: --quant Q4_K_M is as wide"]
+    assert not any("reads no" in note.text for note in vp.plan(model("llama3-8b"), quant="AWQ", engine="vllm").notes)
+
+
+@pytest.mark.parametrize(
+    ("name", "gpus", "option"),
+    [("llama3-8b", "8GB", "--engine ollama --bits 4"), ("llama3-70b", "2x RTX 3090", "--engine llama.cpp --bits 4"),
+     ("gpt-oss-20b", "8GB", "--engine llama.cpp --bits 4 --offload experts")],
+)  # fmt: skip
+def test_where_a_server_does_not_fit_llama_cpp_may(name: str, gpus: str, option: str) -> None:
+    texts = [text for text in vp.plan(model(name), gpus=gpus, engine="vllm").fit.suggestions if text.startswith("--engine")]
+    assert [text.split(":")[0] for text in texts] == [option]
+    words = option.split()
+    changed = {"engine": words[1], "bits": 4, "offload": words[5] if len(words) > 4 else "auto"}
+    assert vp.plan(model(name), gpus=gpus, **changed).fit.verdict in ("fits", "tight")
+
+
 def test_a_checkpoint_of_that_width_keeps_its_own_format() -> None:
     assert vp.plan(model("gpt-oss-20b"), bits=4, engine="vllm").request.quant == "MXFP4"
     assert vp.plan(model("gpt-oss-20b"), bits=4, engine="llama.cpp").request.quant == "MXFP4_MOE"

@@ -79,12 +79,14 @@ def plan(
     """
     machine = named_machine(gpus)
     loaded = load(model, offline=offline) if isinstance(model, str) else model
-    engine = engine_on(machine.devices, engine, loaded, bits, quant)
+    taken = engine_on(machine.devices, engine, loaded, bits, quant)
     work, notes = make_work(
-        loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=engine, sequences=sequences, kv_type=kv_type,
+        loaded, len(machine.devices), context=context, bits=bits, quant=quant, engine=taken, sequences=sequences, kv_type=kv_type,
         kv_type_k=kv_type_k, kv_type_v=kv_type_v, tensor_parallel=tensor_parallel, pipeline_parallel=pipeline_parallel,
         expert_parallel=expert_parallel, offload=offload, prompt=prompt, output=output, options=options,
     )  # fmt: skip
+    if taken != engine:
+        notes = (Note("info", f"engine not given: {work.engine.replace('ollama', 'Ollama')} (vLLM does not run here)"), *notes)
     return evaluate(loaded, _with_draft(work, offline), machine, notes)
 
 
@@ -179,15 +181,21 @@ def named_machine(gpus: str | Sequence[Device] | Detection | None) -> Detection:
 def engine_on(
     devices: Sequence[Device], engine: str | None, model: Model | None = None, bits: int | None = None, quant: str | None = None
 ) -> str | None:
-    """The engine asked for; on a processor those that run there: without one Ollama as elsewhere, else transformers, never a server.
-    Raises UsageError for another."""
+    """The engine asked for, or where none was and vLLM would be taken but does not run: Ollama on a GPU (Apple's, or before Volta),
+    transformers on a processor. Raises UsageError for one that does not run on a processor."""
     if not is_processor(devices):
-        return engine
+        served = engine or not devices or (model is not None and default_engine(model, len(devices), bits, quant) != "vllm")
+        return engine if served or all(map(_serves, devices)) else "ollama"
     if engine is None:
         return "ollama" if model is not None and default_engine(model, 1, bits, quant) == "ollama" else "transformers"
     if engine_name(engine) not in ("llama.cpp", "ollama", "transformers"):
         raise UsageError(f"{engine} is not planned on a processor", "take --engine llama.cpp, ollama or transformers")
     return engine
+
+
+def _serves(device: Device) -> bool:
+    """Whether vLLM runs on a GPU (its installation pages)."""
+    return device.vendor != "Apple" and (device.capability is None or device.capability >= (7, 0))
 
 
 @lru_cache(maxsize=256)

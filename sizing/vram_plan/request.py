@@ -18,6 +18,8 @@ __all__ = ["DEFAULT_CONTEXT", "default_engine", "make_work", "own_format"]
 
 DEFAULT_CONTEXT: Final = 8192
 _GGUF_ENGINES: Final = ("ollama", "llama.cpp")
+#: The usual GGUF of a width.
+_NEAR_GGUF: Final = {4: "Q4_K_M", 8: "Q8_0"}
 _MAX_COUNT: Final = 1 << 20
 _OFFLOADS: Final = ("experts", "layers")
 
@@ -115,7 +117,10 @@ def _prompt_note(work: Work) -> tuple[Note, ...]:
 def _format(model: Model, engine: str, bits: int | None, quant: str | None) -> tuple[Format, tuple[Note, ...]]:
     own = _stored(model)
     if quant is not None:
-        return for_engine(find_format(quant), engine), ()
+        format = for_engine(find_format(quant), engine)
+        foreign = engine in _GGUF_ENGINES and format.family == "scheme" and format.name != "MXFP4"
+        near = _NEAR_GGUF.get(width(format), "BF16")
+        return format, (Note("warning", f"{engine} reads no {format.name}, only GGUF: --quant {near} is as wide"),) if foreign else ()
     if bits is None and engine in _GGUF_ENGINES and model.ollama_tag and own.family != "gguf" and own.name != "MXFP4":
         return _tag_format(model.ollama_tag, own, engine)
     if bits is None or (width(own) == bits and (model.is_gguf or own.family == "scheme")):
@@ -149,7 +154,7 @@ def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
     gpt-oss is the checkpoint as it was, all but experts in 16 bits (ollama/ollama#16416: 61,223 + 1,104 MiB of gpt-oss:120b)."""
     if engine not in _GGUF_ENGINES or own.family != "scheme" or (engine, own.name) == ("ollama", "MXFP4"):
         return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as it is stored"),)
-    near = "MXFP4_MOE" if own.name == "MXFP4" else {4: "Q4_K_M", 8: "Q8_0"}.get(width(own), "BF16")
+    near = "MXFP4_MOE" if own.name == "MXFP4" else _NEAR_GGUF.get(width(own), "BF16")
     return for_engine(find_format(near), engine), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
 
 

@@ -10,11 +10,12 @@ from typing import Final
 
 from .engines import Work, engine_module
 from .engines.weights import weights_of
-from .errors import UsageError
+from .errors import UsageError, VramPlanError
 from .formats import find_format, for_engine
 from .hardware import Device, common_gpus, device_of
 from .inverse import NODE, fewest_gpus, headroom, least_offload, like, longest_context
 from .models.model import Model
+from .request import make_work
 from .results import Term
 from .units import format_gib
 
@@ -38,7 +39,8 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
         *_smaller_format(model, work, devices),
     ]
     here = here or _smaller_and_shorter(model, work, devices)
-    return (*here, *_offload(model, work, devices), *_larger_gpu(model, work, devices), *_more_gpus(model, work, devices))
+    other = _other_engine(model, work, devices) if verdict == "does_not_fit" else []
+    return (*here, *_offload(model, work, devices), *other, *_larger_gpu(model, work, devices), *_more_gpus(model, work, devices))
 
 
 @lru_cache(maxsize=1)
@@ -132,6 +134,22 @@ def _smaller_and_shorter(model: Model, work: Work, devices: tuple[Device, ...]) 
         if found:
             return found
     return []
+
+
+def _other_engine(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
+    """For an engine that keeps all on the GPUs: what Ollama, or llama.cpp on several, makes of the usual 4 bits on the same GPUs."""
+    name = "ollama" if len(devices) == 1 else "llama.cpp"
+    if work.engine not in ("vllm", "sglang", "transformers") or devices[-1].node:
+        return []
+    asked = {"context": work.context, "sequences": work.sequences}
+    try:
+        changed = make_work(model, len(devices), engine=name, bits=4, **asked)[0]
+        if headroom(model, changed, devices) >= 0:
+            return [f"--engine {name} --bits 4: {_effect(model, changed, devices)}"]
+        changed = make_work(model, len(devices), engine="llama.cpp", bits=4, **asked)[0]
+        return [f"--engine llama.cpp --bits 4 {option}" for option in _offload(model, changed, devices)]
+    except VramPlanError:  # a model that engine does not run
+        return []
 
 
 def _larger_gpu(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:

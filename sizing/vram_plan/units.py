@@ -55,4 +55,4 @@ def format_count(count: int) -> str:
     """A count of parameters for people: `8.03 B`, `135 M`."""
     if count >= 10**12:
         return f"{count / 1e12:.2f} T"
-    return f"{count / 1e9:.2f} B" if count >= 10**9 else f"{count / 1e6:.0f} M" if count >= 10**6 else f"{count:,}"
+    return f"{count / 1e9:.2f} B" if count >= 999_500_000 else f"{count / 1e6:.0f} M" if count >= 10**6 else f"{count:,}"

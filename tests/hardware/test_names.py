@@ -160,3 +160,9 @@ def test_any_text_is_answered_or_refused(text):
         assert match_gpu(text).spec.name
     except VramPlanError as error:
         assert error.message and "\n" not in error.message
+
+
+@pytest.mark.parametrize("text", ["Mac Studio", "MacBook Pro", "iMac", "mac mini"])
+def test_a_mac_is_asked_for_its_chip(text):
+    with pytest.raises(UsageError, match="its chip and memory decide"):
+        match_gpu(text)

@@ -83,7 +83,7 @@ def _columns(rows: Sequence[Sequence[str]], width: int) -> tuple[int, list[int]]
     """The columns there is room for, and the blanks between: a name is never broken."""
     wide = [max(len(row[i]) for row in (_HEADER, *rows)) for i in range(len(_HEADER))]
     for dropped in range(len(_FIRST_TO_GO) + 1):
-        columns = [i for i, title in enumerate(_HEADER) if title not in _FIRST_TO_GO[:dropped]]
+        columns = [i for i, title in enumerate(_HEADER) if title not in _FIRST_TO_GO[:dropped] and any(row[i] for row in rows)]
         for gap in (2, 1):
             if sum(wide[i] + gap for i in columns) - gap <= width:
                 return gap, columns

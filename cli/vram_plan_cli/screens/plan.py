@@ -268,7 +268,8 @@ def speed_lines(plan: Plan) -> list[tuple[str, str]]:
     """How fast, as ranges, and what binds it; of a plan that does not fit, how fast it would be if it did."""
     speed = plan.speed
     if speed is None:
-        return []
+        nameless = plan.devices[0].usable and plan.devices[0].name.startswith("GPU ")
+        return [("speed", "not known of a GPU without a name: give one, as in --gpu 'RTX 4060'")] if nameless else []
     unless = "if it fitted: " if plan.fit.verdict == "does_not_fit" else ""
     decode, prefill, many = speed.decode, speed.prefill, plan.request.sequences
     each = f"{_short_number(decode.low / many)}–{_short_number(decode.high / many)} each"
@@ -323,7 +324,7 @@ def note_lines(plan: Plan, spoken: Callable[[str], str] = str) -> list[tuple[str
 def _changes(plan: Plan, width: int) -> list[Table | str]:
     """Each change with what it makes of the plan; where both have no room beside each other, below it."""
     rows = [text.partition(": ") for text in plan.fit.suggestions]
-    if max(len(option) for option, _, _ in rows) > width - 30:
+    if max(len(option) for option, _, _ in rows) > width - 34:
         return [line for option, _, effect in rows for line in (f"  {option}", *_hanging(say(effect), width, "      "))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)

@@ -7,6 +7,7 @@ takes the row whose `usual_for` lists it; what is left over with several rows is
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -134,6 +135,8 @@ def match_gpu(text: str) -> Match:
     text = " ".join(text.split())
     words, asked = read(text)
     if not asked.words:
+        if re.search(r"\bi?mac", text.lower()):
+            raise UsageError(f"{_quoted(text)} is a Mac: its chip and memory decide", "name them, for example 'M2 Ultra 64GB'")
         raise _unknown(text)
     if whole := _in_full(words, asked):
         return _whole_name(spec_at(whole.place), asked)

@@ -64,7 +64,8 @@ class CatalogRow:
 
 def short_name(model_id: str) -> str:
     """The name people type: `meta-llama/Meta-Llama-3-8B` → `llama3-8b`."""
-    chunks = [c for c in model_id.rsplit("/", 1)[-1].lower().replace("_", "-").split("-") if c not in _VARIANT or c == "mlx"]
+    plain = re.sub(r"(?<=\d)_(?=\d+b)", ".", model_id.rsplit("/", 1)[-1].lower()).replace("_", "-")  # Qwen-1_8B
+    chunks = [c for c in plain.split("-") if c not in _VARIANT or c == "mlx"]
     name = ""
     for chunk in chunks:
         stick = not name or (re.fullmatch(r"\d(\.\d+)?", chunk) and name[-1].isalpha() and "-" not in name)
