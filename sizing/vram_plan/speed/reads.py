@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 from functools import lru_cache
-from operator import attrgetter
+from operator import itemgetter
 
 from ..engines.weights import weights_of
 from ..formats import Format
@@ -113,7 +113,7 @@ class Reads:
 #: Vectors (norms, biases) are added or scaled with: no part of the arithmetic.
 _MATRIX_DIMENSIONS = 2
 #: Everything of a tensor but its layer.
-_ALIKE = attrgetter("role", "shape", "experts", "stored_as", "part")
+_ALIKE = itemgetter(0, 2, 3, 4, 5)
 
 
 @lru_cache(maxsize=256)
