@@ -151,7 +151,8 @@ def test_bits_mean_the_engines_usual_format(request_: dict, engine: str, quant: 
 
 
 @pytest.mark.parametrize(
-    ("gpus", "engine"), [("M4 16GB", "ollama"), ("GTX 1080 Ti", "ollama"), ("RTX 2080 Ti", "vllm"), ("RX 7900 XTX", "vllm"), ("24GB", "vllm")]
+    ("gpus", "engine"),
+    [("M4 16GB", "ollama"), ("GTX 1080 Ti", "ollama"), ("RTX 2080 Ti", "vllm"), ("RX 7900 XTX", "vllm"), ("24GB", "vllm")],
 )
 def test_where_vllm_does_not_run_it_is_not_taken(gpus: str, engine: str) -> None:
     plan = vp.plan(model("llama3-8b"), gpus=gpus)

@@ -141,12 +141,11 @@ def _other_engine(model: Model, work: Work, devices: tuple[Device, ...]) -> list
     name = "ollama" if len(devices) == 1 else "llama.cpp"
     if work.engine not in ("vllm", "sglang", "transformers") or devices[-1].node:
         return []
-    asked = {"context": work.context, "sequences": work.sequences}
     try:
-        changed = make_work(model, len(devices), engine=name, bits=4, **asked)[0]
+        changed = make_work(model, len(devices), context=work.context, sequences=work.sequences, engine=name, bits=4)[0]
         if headroom(model, changed, devices) >= 0:
             return [f"--engine {name} --bits 4: {_effect(model, changed, devices)}"]
-        changed = make_work(model, len(devices), engine="llama.cpp", bits=4, **asked)[0]
+        changed = make_work(model, len(devices), context=work.context, sequences=work.sequences, engine="llama.cpp", bits=4)[0]
         return [f"--engine llama.cpp --bits 4 {option}" for option in _offload(model, changed, devices)]
     except VramPlanError:  # a model that engine does not run
         return []

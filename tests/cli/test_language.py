@@ -134,7 +134,7 @@ def test_every_sentence_of_a_screen_is_translated(run, words: str, elsewhere: No
         "lama3-8", "llama", "gpt-4o", "/nowhere/model.gguf", "llama3-8b --ctx long", "llama3-8b --bits 7", "llama3-8b --quant Q9",
         "table", "llama3-8b --gpu 'RTX 9999'", "llama3-8b --engine fast", "llama3-8b --engine vllm --set x=1", "llama3-8b --set x",
         "compare llama3-8b", "llama3-8b --kv q9", "llama3-8b --bits four", "recommend llama3-8b --top 99", "llama3-8b 4060",
-        "llama3-8b --check --gpu none", "org/name --offline", "--nothing", "llama3-8b --ctx 8k --max-ctx", "llama3-8b --json --plot",
+        "llama3-8b --check --gpu none", "--nothing", "llama3-8b --ctx 8k --max-ctx", "llama3-8b --json --plot",
         "table llama3-8b --json --csv", "models --ctx 8k", "gpus nothing-like-it", "llama3-8b --gpu 8GB --gpu 6GB",
         "verify llama3-8b --against /nowhere.log", "recommend llama3-8b --max-ttft soon", "llama3-8b --offload some",
         "calibrate --show nothing", "speed llama3-8b --gpu 8GB --most 0",
