@@ -36,7 +36,7 @@ CELLS: Final = 256
 class Context(NamedTuple):
     """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`.
 
-    `picks_last`: models with prediction layers pick the rows asked for after the last layer, not within it.
+    `fuses`: experts are weighed and summed up in one step; `picks_last`: models with prediction layers pick the rows asked for after the last layer, not within it.
     """
 
     length: int
@@ -54,6 +54,7 @@ class Context(NamedTuple):
     rollback: int = 0
     mixed: bool = False
     picks_last: bool = True
+    fuses: bool = False
 
     @property
     def states(self) -> int:

@@ -133,6 +133,7 @@ def context_of(work: Work, settings: Settings) -> Context:
     return Context(
         length, parallel, unified, ubatch, settings.flash, work.kv_k, work.kv_v, ubatch if every else rows, settings.swa_full,
         build.mask_cast, cuda and build.fp16_copies, build.rotates, mixed=build.mixed, picks_last=build.picks_last,
+        fuses=settings.fuses,
     )  # fmt: skip
 
 

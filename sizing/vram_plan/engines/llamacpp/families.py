@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 __all__ = [
-    "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NORMS_V", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PROJECTS_FIRST", "RESIDUAL_FIRST",
+    "DEEPSTACK", "INDEX_BEST", "LAYER_NORMS", "NORMS_V", "NO_ROTARY", "NO_ROTARY_HYBRIDS", "PICKS_FIRST", "PROJECTS_FIRST", "RESIDUAL_FIRST",
     "RESIDUAL_FIRST_AFTER", "RMS_NORMS", "ROTARY_BUT_FOURTH", "ROTARY_IN_WINDOWS", "ROUTER_BIAS",
     "ROWS_AFTER_NORM", "ROWS_BEFORE_NORM", "SCALES_EMBEDDED", "SCALES_UNTURNED", "TURNS_FIRST", "WEIGHS_FIRST",
 ]  # fmt: skip
@@ -41,6 +41,8 @@ TURNS_FIRST: Final = frozenset({"hunyuan_v1_dense", "hunyuan_v1_moe", "hunyuan-d
 LAYER_NORMS: Final = frozenset({"cohere", "command-r", "cohere2", "dbrx", "olmo", "mpt"})
 #: Families with RMS norms although they have a bias.
 RMS_NORMS: Final = frozenset({"phimoe"})
+#: Families that make probabilities of the experts picked only.
+PICKS_FIRST: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss"})
 #: Families that project what attention gives before a parallel feed-forward, not after it.
 PROJECTS_FIRST: Final = frozenset({"phi", "phi2", "phi-msft"})
 #: Families whose router has a bias their configs' weights do not name.

@@ -6,6 +6,8 @@ llama.cpp 0c1e57098, src/llama-graph.cpp (`build_inp_embd`, `build_ffn`, `build_
 
 from __future__ import annotations
 
+from typing import Final
+
 from ...models.architecture import CacheLayer
 from . import families
 from .layers import Layer
@@ -13,6 +15,12 @@ from .placement import HOST
 from .recurrent import Recurrent
 
 __all__ = ["Recorder"]
+
+#: Experts a token may use for their weighted sum to be one step, and numbers of experts, beside powers of two, whose choice is
+#: one (ggml-cuda.cu, `ggml_cuda_match_moe_weighted_reduction`; topk-moe.cu, `ggml_cuda_should_use_topk_moe`). What such a step
+#: reads is kept until it is done.
+_FUSED_AT_MOST: Final = 15
+_FUSED_EXPERTS: Final = frozenset({288, 576})
 
 
 class Recorder(Recurrent):
@@ -148,10 +156,15 @@ class Recorder(Recurrent):
         latent = layer.rows("ffn_latent_down")
         probabilities = add(4 * number * tokens, x if router < 0 else router, *self.weight("ffn_gate_inp"))
         probabilities = self.vector(probabilities, "ffn_gate_inp.bias")
+        scores, fused = probabilities, self.context.fuses and self.a.family not in families.PICKS_FIRST
+        if fused and (number in _FUSED_EXPERTS or number & (number - 1) == 0):
+            probabilities = add(4 * number * tokens, scores)
         biased = self.a.family in families.ROUTER_BIAS or any(role.startswith("exp_probs_b") for role in layer.shapes)
         biased_too = add(4 * number * tokens, probabilities, *self.weight("exp_probs_b.bias")) if biased else probabilities
         chosen = add(4 * number * tokens, biased_too)
         weights = self.expert_weights(used, tokens, probabilities, chosen)
+        if probabilities != scores:
+            self.tape.read(scores, probabilities, biased_too)
         if latent:
             entered = add(4 * latent * tokens, x, *self.weight("ffn_latent_down"))
         else:
@@ -170,9 +183,12 @@ class Recorder(Recurrent):
         down = add(4 * used * width * tokens, acted, chosen, *self.weight("ffn_down_exps"))
         if "ffn_down_exps.bias" in layer.shapes:
             down = add(4 * used * width * tokens, down, chosen, *self.weight("ffn_down_exps.bias"), over=(down,))
+        given = down
         if self.a.family not in families.WEIGHS_FIRST:
             down = add(4 * used * width * tokens, down, weights, over=(down,))
         result = add(4 * width * tokens, down)
+        if self.context.fuses and 1 < used <= _FUSED_AT_MOST and down != given:
+            self.tape.read(given, weights)
         if latent:
             result = add(4 * self.a.hidden_size * tokens, result, *self.weight("ffn_latent_up"))
         self.look_ahead()
@@ -187,7 +203,7 @@ class Recorder(Recurrent):
     def expert_weights(self, used: int, tokens: int, *reads: int) -> int:
         """The chosen experts' shares, made to add up to 1: divided by their sum, or (gpt-oss) by a softmax of their own."""
         weights = self.tape.add(4 * used * tokens, *reads)
-        if self.a.family in ("gpt_oss", "gpt-oss", "gptoss"):
+        if self.a.family in families.PICKS_FIRST:
             return self.tape.add(4 * used * tokens, weights)
         return self.tape.add(4 * used * tokens, weights, self.tape.add(4 * tokens, weights))
 

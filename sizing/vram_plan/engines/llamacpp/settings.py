@@ -39,6 +39,8 @@ OPTIONS: Final[Mapping[str, str]] = {
     "mmproj_type": "f16, bf16, f32 or q8_0: what that file is written in (f16)",
 }
 _BACKENDS: Final = {"NVIDIA": "cuda", "AMD": "rocm", "Apple": "metal", "Intel": "vulkan", "CPU": "cpu"}
+#: Backends that sum up experts in one step. Left out where no device is named: `llama-fit-params` on one that fuses nothing.
+_FUSING: Final = frozenset({"cuda", "rocm", "metal"})
 _BATCH, _UBATCH = 2048, 512
 
 
@@ -56,6 +58,7 @@ class Build:
     draft_kv: str = "model"
     picks_last: bool = False
     mixed: bool = False
+    fuses: bool = False
 
 
 @lru_cache(maxsize=1)
@@ -87,6 +90,7 @@ class Settings:
     gpu_layers: int | None
     tensor_split: tuple[float, ...]
     backend: str
+    fuses: bool
     build: Build
     mmproj: bool
     mmproj_type: str
@@ -112,6 +116,7 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
         raise UsageError("both draft and mtp were given", "one of them drafts")
     if not flash and kv_v not in ("f32", "f16", "bf16"):
         raise UsageError(f"V in {kv_v} needs flash attention", "leave flash_attn on, or take kv_v f16")
+    backend, build = _backend(given, vendor), build_of(str(given.get("build", "2026-10")))
     return Settings(
         ubatch=min(whole(given, "ubatch", 1, 1 << 16) or _UBATCH, batch),
         batch=batch,
@@ -121,8 +126,9 @@ def _settings(options: tuple[tuple[str, Any], ...], defaults: tuple[tuple[str, A
         swa_full=flag(given, "swa_full", False),
         gpu_layers=whole(given, "n_gpu_layers", 0, 100_000),
         tensor_split=_split(given.get("tensor_split")),
-        backend=_backend(given, vendor),
-        build=build_of(str(given.get("build", "2026-10"))),
+        backend=backend,
+        fuses=build.fuses and backend in _FUSING and bool(vendor or given.get("backend")),
+        build=build,
         mmproj=flag(given, "mmproj", False),
         mmproj_type=(choice(given, "mmproj_type", tuple(kind.lower() for kind in KINDS)) or "f16").upper(),
         draft=draft_model(given.get("draft")),
