@@ -50,7 +50,7 @@ def _title(curve: ContextCurve) -> str:
 
 
 def _limit(curve: ContextCurve, limit: int) -> str:
-    return f"{_gib(limit)} that {ENGINE_NAMES.get(curve.engine, curve.engine)} takes" if curve.pool else f"{_gib(limit)} free"
+    return f"{ENGINE_NAMES.get(curve.engine, curve.engine)}'s share of {_gib(limit)}" if curve.pool else f"{_gib(limit)} free"
 
 
 def _gib(size: int) -> str:
@@ -66,7 +66,7 @@ def _summary(curve: ContextCurve) -> str:
     if curve.max_context is None:
         return f"{grows}, within {_gib(curve.limit)}: memory sets no limit."
     end = f"full after {curve.max_context:,} tokens" if curve.max_context else "not even one token fits"
-    return f"{grows}. {_limit(curve, curve.limit)}: {end}."
+    return f"{grows}. In {_limit(curve, curve.limit)}: {end}."
 
 
 def time_bars(curve: ContextCurve) -> Bars | None:

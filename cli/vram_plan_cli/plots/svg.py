@@ -102,7 +102,7 @@ def chart_svg(chart: Chart, width: int = 720, alone: bool = True, css: str = "")
     heading = 28 if alone else 0
     top = heading + 34
     labels = [label for _, label in ticks(chart.y, y_high, 6)]
-    frame = _Frame(8 + 8 * max(map(len, labels)), width, top, top + (300 if width > 500 else 230), x_high, y_high)
+    frame = _Frame(8 + 8 * max(map(len, labels)), width - 5, top, top + (300 if width > 500 else 230), x_high, y_high)
     keys = _keys(chart)
     legend, lines = _legend(keys, frame.base + 62, width)
     title = [_text(0, 14, say(chart.title))] if alone else []
