@@ -29,6 +29,7 @@ _MODULES: Final = {
     "ssm_in": "in_proj", "ssm_out": "out_proj", "ssm_x": "x_proj", "ssm_dt": "dt_proj",
     "ssm_f_a": "f_a_proj", "ssm_f_b": "f_b_proj", "ssm_g_a": "g_a_proj", "ssm_g_b": "g_b_proj", "ssm_g": "g_proj",
     "shortconv.in_proj": "in_proj", "shortconv.out_proj": "out_proj",
+    "ffn_latent_down": "fc1_latent_proj", "ffn_latent_up": "fc2_latent_proj",
     "ffn_gate": "gate_proj|w1|gate_up_proj|w3", "ffn_up": "up_proj|w3|gate_up_proj|fc1|w2", "ffn_down": "down_proj|w2|fc2|c_proj",
 }  # fmt: skip
 _ATTENTION: Final = ("self_attn", "attn", "attention", "mixer")

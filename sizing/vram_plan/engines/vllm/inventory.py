@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
+from typing import Final
 
 from ...formats import Format, apply_format
 from ...formats.schemes import apply_scheme, scheme_from_config
@@ -13,6 +14,9 @@ from .classes import VllmClass, text_config, vllm_class
 from .shards import LayerHeads, cut_of
 
 __all__ = ["has_act_order", "layer_heads", "vllm_tensors"]
+
+#: An indexer's projections that are rows of `qkv_proj` (models/minimax_m3).
+_FUSED_INDEXER: Final = ("indexer.q_proj", "indexer.k_proj")
 
 
 @lru_cache(maxsize=128)
@@ -28,6 +32,8 @@ def vllm_tensors(model: Model, format: Format) -> tuple[Tensor, ...]:
     tensors = tuple(t for t in tensors if t.part != "mtp" and t.parameters)
     if not own and format.family == "scheme":
         tensors = tuple(t._replace(stored_as=format.stored_as) if _without_exceptions(t, format, kind) else t for t in tensors)
+    queries = {t.layer: t.stored_as for t in tensors if t.role == "attn_q"}
+    tensors = tuple(t._replace(stored_as=queries[t.layer]) if t.role in _FUSED_INDEXER and t.layer in queries else t for t in tensors)
     head = (t._replace(role="output") for t in tensors if kind.own_head and model.tied_embeddings and t.role == "token_embd")
     return (*tensors, *head, *_missing_v(tensors), *_missing_k_biases(tensors), *_missing_biases(model, kind, tensors))
 
@@ -90,11 +96,17 @@ def _missing_biases(model: Model, kind: VllmClass, tensors: tuple[Tensor, ...]) 
 def layer_heads(model: Model) -> dict[int | None, LayerHeads]:
     """Heads by layer: of its attention, or of its Mamba-2 mixer."""
     found: dict[int | None, LayerHeads] = {c.layer: LayerHeads(c.heads, c.kv_heads) for c in model.cache_layers if c.heads}
-    config = text_config(model)
-    groups = next((v for k in ("mamba_n_groups", "n_groups", "mamba_ngroups") if isinstance(v := config.get(k), int) and v > 0), 0)
-    inner = {t.layer: t.shape[1] for t in model.architecture.tensors if t.role == "ssm_out" and groups and len(t.shape) == 2}
+    by_layer: dict[int | None, dict[str, Tensor]] = {}
     for tensor in model.architecture.tensors:
-        if tensor.role == "ssm_d" and tensor.layer in inner:
-            old = found.get(tensor.layer, LayerHeads())
-            found[tensor.layer] = LayerHeads(old.heads, old.kv_heads, inner[tensor.layer], groups, tensor.shape[0])
+        if tensor.role in ("ssm_d", "ssm_out", "ssm_conv1d"):
+            by_layer.setdefault(tensor.layer, {})[tensor.role] = tensor
+    states = {c.layer: c.state_elements for c in model.cache_layers if c.state_elements}
+    for layer, mixer in by_layer.items():
+        if len(mixer) < 3 or len(mixer["ssm_out"].shape) != 2:
+            continue
+        inner, old = mixer["ssm_out"].shape[1], found.get(layer, LayerHeads())
+        state = states.get(layer or 0, 0) // inner
+        groups = (mixer["ssm_conv1d"].shape[0] - inner) // (2 * state) if state else 0  # B and C are convolved beside the inner width
+        if groups > 0:
+            found[layer] = LayerHeads(old.heads, old.kv_heads, inner, groups, mixer["ssm_d"].shape[0])
     return found

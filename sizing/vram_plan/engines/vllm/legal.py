@@ -18,7 +18,7 @@ from ...models.model import Model
 from ...values import dataclass
 from ..base import Work
 from .classes import vision_heads, vllm_class
-from .inventory import has_act_order, vllm_tensors
+from .inventory import has_act_order, layer_heads, vllm_tensors
 from .shards import cut_of, padded_vocab, stage_layers
 from .versions import numbers
 
@@ -99,9 +99,9 @@ def _stages(model: Model, pp: int) -> str | None:
 
 def _split(model: Model, asked: _Asked, tp: int) -> str | None:
     """What tensor parallelism of this size breaks first."""
-    if tp * asked.copies == 1:
-        return None
-    rules: tuple[Callable[[Model, _Asked, int], str | None], ...] = (_heads, _vocabulary, _vision, _widths, _groups)
+    if tp * asked.copies == 1:  # what a checkpoint's own config says of a matrix, not a format by name
+        return _groups(model, asked, tp) if model.quantization and asked.format.name == model.stored_format else None
+    rules: tuple[Callable[[Model, _Asked, int], str | None], ...] = (_heads, _states, _vocabulary, _vision, _widths, _groups)
     return next((problem for rule in rules if (problem := rule(model, asked, tp))), None)
 
 
@@ -113,6 +113,12 @@ def _heads(model: Model, asked: _Asked, tp: int) -> str | None:
         if kv % tp and tp % kv:
             return f"{kv} KV heads are neither divisible by tensor parallelism {tp} nor a divisor of it"
     return None
+
+
+def _states(model: Model, asked: _Asked, tp: int) -> str | None:
+    """State groups of Mamba-2 mixers (mamba_mixer2.py): a single one is repeated."""
+    groups = next((heads.groups for heads in layer_heads(model).values() if heads.groups > 1 and heads.groups % tp), 0)
+    return f"{groups} state groups are not divisible by tensor parallelism {tp}" if groups else None
 
 
 def _vocabulary(model: Model, asked: _Asked, tp: int) -> str | None:
@@ -144,13 +150,13 @@ def _groups(model: Model, asked: _Asked, tp: int) -> str | None:
         ranks = _ranks(tensor, asked, tp)
         local = tensor.shape[-1] // ranks
         if tensor.experts:
-            problem = ranks > 1 and family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
+            problem = family in ("CT", "CTZ") and local % max(block_elements(tensor.stored_as), 1)
         elif family in ("AWQ", "GPTQ", "CT", "CTZ"):
             problem = bool(local % max(block_elements(tensor.stored_as), 1))
         else:
             problem = family in ("FP8B", "FP8BE") and bool(local % _FP8_BLOCK)
         if problem:
-            return f"{tensor.role} has {local:,} inputs a rank at {_words(ranks, tp)}: no whole number of {tensor.stored_as}'s groups"
+            return f"{tensor.role} has {local:,} inputs a rank{' at ' + _words(ranks, tp) if ranks > 1 else ''}: no whole number of {tensor.stored_as}'s groups"
     return None
 
 

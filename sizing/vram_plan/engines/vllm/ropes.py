@@ -132,12 +132,16 @@ def _vision_table(model: Model) -> tuple[RopeTable, ...]:
     return (RopeTable(_VISION_POSITIONS, hidden // heads // 2),) if hidden and heads else ()
 
 
-def batch_buffer_bytes(model: Model, batch_tokens: int) -> int:
+def batch_buffer_bytes(model: Model, batch_tokens: int, tp: int) -> int:
     """Buffers for the tokens of one step: the sparse indexer's picks, and the per-layer embeddings of Gemma's classes with towers."""
     config = text_config(model)
     size = 0
     if any(c.index_dim for c in model.cache_layers):
         size += 4 * batch_tokens * _whole(config.get("index_topk"), 0)
+        sparse = config.get("sparse_attention_config")
+        if isinstance(sparse, Mapping):  # by index head (models/minimax_m3)
+            heads = max(1, _whole(sparse.get("sparse_num_index_heads"), 1) // tp)
+            size += 4 * batch_tokens * heads * _whole(sparse.get("sparse_topk_blocks"), 0)
     towers = any(t.part != "text" for t in model.architecture.tensors)
     if towers and any(t.role == "per_layer_token_embd" for t in model.architecture.tensors):
         size += 2 * batch_tokens * model.architecture.layers * _whole(config.get("hidden_size_per_layer_input"), 0)

@@ -26,6 +26,8 @@ from .shards import LayerHeads, local_shape, stage_layers
 __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 
 DEFAULT_BATCH_TOKENS: Final = 8192
+#: Projections of a value a head, too narrow for Marlin once cut: whole in checkpoints of these methods (qwen_gdn_linear_attn.py).
+_NARROW, _MARLIN_METHODS = ("ssm_alpha", "ssm_beta"), ("awq", "gptq", "auto-round")
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +115,7 @@ def _split_words(cut: _Cut) -> str:
 def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tuple[int, int]) -> Iterator[Held]:
     """Every tensor of one rank: what it is, the shape of its part, its bytes."""
     heads = layer_heads(model)
+    marlin = format.name == model.stored_format and str((model.quantization or {}).get("quant_method")) in _MARLIN_METHODS
     dropped = _unused_vision_layers(model, kind)
     inside = _stage_range(model.architecture.layers, cut.pp, cut.stage)
     tensors = vllm_tensors(model, format)
@@ -123,7 +126,7 @@ def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tup
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, cut.pp, cut.stage, model.tied_embeddings):
             continue
         routed = tensor.experts > 1
-        whole = _uncut(tensor, kind, model, cut.tp) or (routed and cut.experts) or (cut.spread and tensor.role.endswith("_shexp"))
+        whole = _uncut(tensor, kind, model, cut.tp) or (marlin and tensor.role in _NARROW) or (routed and cut.experts) or (cut.spread and tensor.role.endswith("_shexp"))
         shape = local_shape(tensor, 1 if whole else cut.expert_tp if routed else cut.tp, heads.get(tensor.layer, LayerHeads()))
         if tensor.role == "token_embd" and "embedding" in kind.tower:
             shape = tensor.shape
@@ -199,7 +202,7 @@ def _local_experts(experts: int, ranks: int, rank: int) -> int:
 @lru_cache(maxsize=1024)
 def _buffers(model: Model, tp: int, pp: int, stage: int, batch_tokens: int) -> tuple[int, str]:
     inside = _stage_range(model.architecture.layers, pp, stage)
-    tables, batch = rope_tables(model, inside), batch_buffer_bytes(model, batch_tokens)
+    tables, batch = rope_tables(model, inside), batch_buffer_bytes(model, batch_tokens, tp)
     words = [f"{t.positions:,} × {t.width} × {t.element_bytes} B" for t in tables]
     why = "rope tables " + " + ".join(words) if words else "no rope table"
     total = sum(t.bytes for t in tables) + batch + layer_buffer_bytes(model, tp, inside)
