@@ -39,6 +39,8 @@ _LARGE: Final = {"llama": 80, "mistral": 80, "qwen2": 80, "nemotron-nas": 80, "o
 _POOLER: Final = ("cls", "cls.bias")
 #: BERT's head for masked words, which it never keeps.
 _WORD_HEAD: Final = ("mlm_dense", "mlm_dense.bias", "mlm_norm", "mlm_norm.bias", "output.bias")
+#: What transformers counts as text and the text model's file leaves out: towers, projectors, makers of images, adapters of other senses.
+_BESIDE: Final = ("v.", "a.", "mm.", "vq.", "gen.", "tok.", "vision_lora.", "speech_lora.")
 #: Matrices that stay in fp32, by the end of their name (conversion/base.py); all that is 1-D or a norm does too.
 _FP32: Final = (
     "_norm", "ffn_gate_inp", "ffn_gate_inp_shexp", "position_embd", "token_types", "ssm_conv1d", "shortconv.conv", "ssm_conv1d_q",
@@ -56,7 +58,7 @@ def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
     roles = {t.role for t in architecture.tensors if t.layer is None}
     dropped = (*(() if "cls.output" in roles else _POOLER), *(_WORD_HEAD if "mlm_dense" in roles else ()))
     for tensor in architecture.tensors:
-        if tensor.part not in parts or tensor.role in dropped:
+        if tensor.part not in parts or tensor.role in dropped or tensor.role.startswith(_BESIDE):
             continue
         if split and tensor.role == "attn_kv_b":
             found.extend(_split_kv_b(tensor, architecture, values.get(tensor.layer, 0)))

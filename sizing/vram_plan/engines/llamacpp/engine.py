@@ -25,7 +25,7 @@ from .placement import HOST, FileWeights, Placement, file_weights, placed
 from .run import Run, compute_why, host_why, is_spread, kv_why, state_why, weights_why
 from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
 from .tape import padded
-from .towers import reads_towers, tower_terms
+from .towers import reads_towers, tower_note, tower_terms
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
 
@@ -328,6 +328,8 @@ def _notes(run: Run) -> tuple[str, ...]:
     elif towers and not run.settings.mmproj:
         size = sum(term.bytes for term in tower_terms(run.model, run.settings.mmproj_type))
         notes.append(f"text only: for images or audio add the mmproj file, about {format_gib(size)} on the first GPU (--set mmproj=true)")
+    elif towers and (note := tower_note(run.model)):
+        notes.append(note)
     return tuple(notes)
 
 

@@ -20,12 +20,14 @@ from .file import KINDS, file_bytes, tower_tensors
 from .images import IMAGES
 from .tower import Tower, section
 
-__all__ = ["KINDS", "reads_towers", "tower_terms"]
+__all__ = ["KINDS", "reads_towers", "tower_note", "tower_terms"]
 
 #: Families llama.cpp has a graph for that is not laid out here.
 _UNKNOWN: Final = frozenset({"gemma3n", "dots3_note", "granite4_vision"})
 #: What their buffer is taken to be: that of Qwen3.6-27B's projector, as llama.cpp logged it.
 _GUESS: Final = 248 * MIB
+#: Families whose DeepStack widens an image's tokens, and which hear too.
+_MISMATCHED: Final = frozenset({"qwen3_omni_moe", "qwen3_omni_moe_thinker"})
 #: Families whose graph is laid out from the source alone: no file of theirs was at hand to hold it to the engine.
 _UNCHECKED: Final = frozenset({"qwen4_exp"})
 
@@ -38,6 +40,15 @@ class _Buffer(NamedTuple):
 def reads_towers(model: Model) -> bool:
     """Whether llama.cpp reads this family's images or sound at all."""
     return model.architecture.family in (*IMAGES, *AUDIO, *_UNKNOWN)
+
+
+def tower_note(model: Model) -> str:
+    """What keeps a server from starting with this model's towers; empty where nothing does."""
+    if model.architecture.family not in _MISMATCHED:
+        return ""
+    return (
+        "llama.cpp of 2026-10 refuses a file with both towers of this model: an image's tokens are wider than sound's (tools/mtmd/mtmd.cpp)"
+    )
 
 
 @lru_cache(maxsize=256)

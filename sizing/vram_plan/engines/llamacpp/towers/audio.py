@@ -58,8 +58,8 @@ def qwen2_audio(t: Tower) -> Value:
 @hearer("voxtral", "audioflamingo3")
 def voxtral(t: Tower) -> Value:
     """As many rows of the encoder in one token as the projector's input holds."""
-    x = _whisper(t, halved=True)
-    return t.graph.feed(_stacked(t, x, max(t.columns("mm.0") // t.width, 1)), t.rows("mm.0"), t.out)
+    x, factor = _whisper(t, halved=True), max(t.columns("mm.0") // t.width, 1)
+    return t.graph.feed(_stacked(t, x, factor), t.rows("mm.0"), t.out).view(rows=x.rows // factor)
 
 
 @hearer("glmasr")

@@ -118,7 +118,9 @@ class Tower:
 
     @property
     def pixels(self) -> int:
-        return self.side * self.patch
+        """The image's side: as the config has it where that is this many whole patches and a rest."""
+        asked = self.config.integers("image_size") or [self.config.integer("image_size", default=0, low=0)]
+        return asked[0] if asked[0] // self.patch == self.side else self.side * self.patch
 
     def merged(self, default: int = 2) -> int:
         """Patches merged along a side."""
