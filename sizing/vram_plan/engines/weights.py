@@ -48,7 +48,8 @@ def weights_of(model: Model, format: Format) -> Weights:
         size = storage_bytes(stored_as, shape)
         if part == "text" and layer is not None:
             layers[layer] += size
-            experts[layer] += size if stacked else 0
+            if stacked:
+                experts[layer] += size
         else:
             sums[_share(role, part)] += size
     count = max((model.architecture.layers, *(i + 1 for i in layers)))

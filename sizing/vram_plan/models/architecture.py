@@ -71,6 +71,11 @@ class CacheLayer(NamedTuple):
     source: int | None = None
 
     @property
+    def anywhere(self) -> CacheLayer:
+        """The same, whichever layer it is of: what layers have in common."""
+        return CacheLayer(0, *self[1:-1])
+
+    @property
     def elements_per_token(self) -> int:
         """K and V (or latent) elements one more token adds while no window is full; the index key apart."""
         return self.kv_heads * (self.k_dim + self.v_dim)
@@ -127,7 +132,7 @@ class Architecture:
     @cached_property
     def cache_kinds(self) -> tuple[tuple[CacheLayer, int], ...]:
         """The cache layers that differ in more than their place, and how many there are of each."""
-        counts = Counter(layer._replace(layer=0, source=None) for layer in self.cache_layers)
+        counts = Counter(layer.anywhere for layer in self.cache_layers)
         return tuple(counts.items())
 
     @cached_property

@@ -153,6 +153,8 @@ def state_widths(model: Model) -> tuple[tuple[int, int, int], ...]:
 
     The inventory counts a convolution as transformers keeps it, all inputs of the kernel; llama.cpp drops the oldest.
     """
+    if not model.state_bytes:
+        return ()
     kernels: dict[int, int] = defaultdict(int)
     for tensor in model.architecture.tensors:
         if tensor.layer is not None and tensor.part == "text" and ("conv1d" in tensor.role or tensor.role == "shortconv.conv"):

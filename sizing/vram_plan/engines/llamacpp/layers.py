@@ -115,11 +115,11 @@ def layers_of(a: Architecture) -> tuple[Layer, ...]:
     for tensor in a.tensors:
         if tensor.part == "text" and tensor.layer is not None and tensor.layer < a.layers:
             weights[tensor.layer][tensor.role] = tensor.shape
-    caches = {layer.layer: layer._replace(layer=0, source=None) for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
+    caches = {layer.layer: layer.anywhere for layer in cache_layers(a) if layer.kv_heads and layer.kind != "cross"}
     for layer in a.cache_layers:
         if layer.kind == "shared" and layer.source in caches:
             caches[layer.layer] = caches[layer.source]._replace(kind="shared")
-    states = {layer.layer: layer._replace(layer=0) for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
+    states = {layer.layer: layer.anywhere for layer in a.cache_layers if layer.conv_elements or layer.state_elements}
     deep = families.DEEPSTACK.get(a.family, 0)
     made: dict[tuple[object, ...], Layer] = {}
 

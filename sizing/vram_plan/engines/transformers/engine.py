@@ -214,7 +214,7 @@ def _places(model: Model, loaded: _Loaded, count: int, away: int) -> tuple[tuple
     for i in range(count):
         mine = tuple(n for n in range(kept) if homes[n + 1] == i)
         running = (*mine, *range(kept, len(loaded.layers))) if i == 0 else mine
-        alike = Counter(layer._replace(layer=0, source=None) for layer in model.cache_layers if layer.layer in running)
+        alike = Counter(layer.anywhere for layer in model.cache_layers if layer.layer in running)
         size = sum(block for block, home in zip(blocks, homes, strict=True) if home == i)
         transit = max(loaded.layers[kept:], default=0) if i == 0 else 0
         places.append(_Place(size, mine, tuple(alike.items()), transit, homes[-1] == i))
