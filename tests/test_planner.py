@@ -180,6 +180,12 @@ def test_where_a_server_does_not_fit_llama_cpp_may(name: str, gpus: str, option:
     assert vp.plan(model(name), gpus=gpus, **changed).fit.verdict in ("fits", "tight")
 
 
+def test_without_a_gpu_the_usual_four_bits_are_told_too() -> None:
+    where, less = vp.plan(model("llama3-8b")).fit.suggestions
+    assert where.startswith("fits one of: ") and less.startswith("--engine ollama --bits 4: ")
+    assert len(vp.plan(model("llama3-8b"), bits=4).fit.suggestions) == 1
+
+
 def test_a_checkpoint_of_that_width_keeps_its_own_format() -> None:
     assert vp.plan(model("gpt-oss-20b"), bits=4, engine="vllm").request.quant == "MXFP4"
     assert vp.plan(model("gpt-oss-20b"), bits=4, engine="llama.cpp").request.quant == "MXFP4_MOE"

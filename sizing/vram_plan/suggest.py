@@ -32,7 +32,8 @@ def suggestions(model: Model, work: Work, devices: tuple[Device, ...], verdict: 
     """Changes that make it fit, the mildest first; without a GPU, the common ones it fits."""
     if not devices:
         fitting = list(islice((name for name, gpu in _common() if headroom(model, work, gpu) >= 0), 6))
-        return (f"fits one of: {', '.join(fitting)}",) if fitting else ("fits no single common GPU: name several with --gpu",)
+        where = f"fits one of: {', '.join(fitting)}" if fitting else "fits no single common GPU: name several with --gpu"
+        return (where, *_other_engine(model, work, devices))
     here = [
         *_quantised_cache(model, work, devices),
         *_shorter_context(model, work, devices),
@@ -138,12 +139,12 @@ def _smaller_and_shorter(model: Model, work: Work, devices: tuple[Device, ...]) 
 
 def _other_engine(model: Model, work: Work, devices: tuple[Device, ...]) -> list[str]:
     """For an engine that keeps all on the GPUs: what Ollama, or llama.cpp on several, makes of the usual 4 bits on the same GPUs."""
-    name = "ollama" if len(devices) == 1 else "llama.cpp"
-    if work.engine not in ("vllm", "sglang", "transformers") or devices[-1].node:
+    name = "llama.cpp" if len(devices) > 1 else "ollama"
+    if work.engine not in ("vllm", "sglang", "transformers") or (devices and devices[-1].node):
         return []
     try:
         changed = make_work(model, len(devices), context=work.context, sequences=work.sequences, engine=name, bits=4)[0]
-        if headroom(model, changed, devices) >= 0:
+        if not devices or headroom(model, changed, devices) >= 0:
             return [f"--engine {name} --bits 4: {_effect(model, changed, devices)}"]
         changed = make_work(model, len(devices), context=work.context, sequences=work.sequences, engine="llama.cpp", bits=4)[0]
         return [f"--engine llama.cpp --bits 4 {option}" for option in _offload(model, changed, devices)]

@@ -6,7 +6,7 @@ import io
 import os
 import sys
 import textwrap
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from rich.console import Console
@@ -92,7 +92,9 @@ def print_plan(plan: Plan, out: Console | None = None) -> None:
     show(out, Text(plan_title(plan), style="bold"))
     show(out, "", Text(verdict_sentence(plan), style=VERDICT_STYLE[plan.fit.verdict]), "")
     if plan.fit.verdict == "does_not_fit" and plan.fit.suggestions:
-        show(out, "What would fit:", *_changes(plan, out.width), "")
+        show(out, "What would fit:", *_changes(plan.fit.suggestions, out.width), "")
+    if plan.fit.verdict == "unknown" and plan.fit.suggestions[1:]:
+        show(out, "What would need less:", *_changes(plan.fit.suggestions[1:], out.width), "")
     shown = _shown_device(plan)
     if out.is_terminal and shown.usable:
         show(out, *(_bar(device, min(out.width, 80)) for device in plan.devices[:8]), _legend(shown), "")
@@ -258,7 +260,7 @@ def _print_advice(plan: Plan, out: Console) -> None:
         lines.add_row(Text(say(label), style="yellow" if label == "warning" else ""), text)
     show(out, "", lines)
     if plan.fit.suggestions and plan.fit.verdict == "tight":
-        show(out, "", "What would leave more room:", *_changes(plan, out.width))
+        show(out, "", "What would leave more room:", *_changes(plan.fit.suggestions, out.width))
     if plan.launch and starts(plan):
         show(out, "", "Starts all the same:" if plan.fit.verdict == "does_not_fit" else "Start it with:")
         put(out, (f"  {line}" for line in copyable(plan, out.width)))
@@ -321,9 +323,9 @@ def note_lines(plan: Plan, spoken: Callable[[str], str] = str) -> list[tuple[str
     return rows + [(_NOTE_WORDS[note.level], note.text) for note in notes]
 
 
-def _changes(plan: Plan, width: int) -> list[Table | str]:
+def _changes(suggestions: Sequence[str], width: int) -> list[Table | str]:
     """Each change with what it makes of the plan; where both have no room beside each other, below it."""
-    rows = [text.partition(": ") for text in plan.fit.suggestions]
+    rows = [text.partition(": ") for text in suggestions]
     if max(len(option) for option, _, _ in rows) > width - 34:
         return [line for option, _, effect in rows for line in (f"  {option}", *_hanging(say(effect), width, "      "))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
