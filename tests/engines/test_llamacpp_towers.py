@@ -51,7 +51,9 @@ def test_a_towers_buffer_is_what_the_engine_reserves(case: dict[str, Any]) -> No
     _, compute = tower_terms(named(case["name"]))
     assert compute.basis == "formula"
     assert compute.bytes / MIB == pytest.approx(sum(case["compute_mib"]), abs=0.0051 * len(case["compute_mib"]))
-    tokens = [int(number.replace(",", "")) for number in re.findall(r"([\d,]+)(?: of at most [\d,]+)? tokens", compute.why)]
+    tokens = [
+        int(number.replace(",", "")) for number in re.findall(r"(?:pixels|tower|pixels through the tower|sound), ([\d,]+\d)", compute.why)
+    ]
     assert tokens == case["tokens"]
 
 

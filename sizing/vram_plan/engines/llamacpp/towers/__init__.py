@@ -6,7 +6,6 @@ llama.cpp 0c1e57098, tools/mtmd/clip.cpp (`warmup`, `load_hparams`), tools/mtmd/
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
 from typing import Final, NamedTuple
 
@@ -34,7 +33,9 @@ _UNCHECKED: Final = frozenset({"qwen4_exp"})
 
 class _Buffer(NamedTuple):
     bytes: int
-    why: str
+    tokens: int
+    side: int = 0
+    most: int = 0
 
 
 def reads_towers(model: Model) -> bool:
@@ -63,22 +64,40 @@ def tower_terms(model: Model, kind: str = "F16") -> tuple[Term, ...]:
     if family in _UNKNOWN:
         why = "activations of the tower, as logged for Qwen3.6-27B at 1472²"
         return file, Term("mmproj_compute", _GUESS, "fallback", why, "compute")
-    buffers = tuple(_buffers(model))
-    why = f"{' and '.join(b.why for b in buffers)} through the tower; more takes more"
+    image, sound = _image(model), _sound(model)
+    size = sum(buffer.bytes for buffer in (image, sound) if buffer)
     basis: Basis = "fallback" if family in _UNCHECKED else "formula"
-    return file, Term("mmproj_compute", sum(b.bytes for b in buffers), basis, why, "compute")
+    return file, Term("mmproj_compute", size, basis, _why(image, sound), "compute")
 
 
-def _buffers(model: Model) -> Iterator[_Buffer]:
-    """Each tower's own buffer: llama.cpp keeps a context for images and one for sound."""
+def _why(image: _Buffer | None, sound: _Buffer | None) -> str:
+    if image is None:
+        return f"30 seconds of sound through the tower, {sound.tokens if sound else 0:,} tokens; what is longer is heard in parts"
+    pixels, tokens = f"{image.side} × {image.side}", f"{image.tokens:,}"
+    if sound is not None:
+        return f"one image of {pixels} pixels, {tokens} tokens, and 30 seconds of sound, {sound.tokens:,}, through the towers"
+    if image.tokens == image.most:
+        return f"one image of {pixels} pixels through the tower, {tokens} tokens, the most one gets"
+    if image.most:
+        return f"one image of {pixels} pixels through the tower, {tokens} tokens; a larger one, of {image.most:,} at most, takes more"
+    return f"one image of {pixels} pixels through the tower, {tokens} tokens; a larger one takes more"
+
+
+def _image(model: Model) -> _Buffer | None:
+    """The buffer of the image llama.cpp warms up with; it keeps a context for images and one for sound."""
     family, tensors = model.architecture.family, tower_tensors(model)
-    if family in IMAGES and any(t.role.startswith(("v.patch_embd", "mm.patch", "v.sam")) for t in tensors):
-        t, image = Tower(model, tensors, "v", section(model, "vision_config")), IMAGES[family]
-        t.side = image.side(t)
-        tokens = image.build(t).rows
-        most = f" of at most {image.most:,}" if image.most else ""
-        yield _Buffer(t.graph.peak(), f"one image of {t.pixels} × {t.pixels} pixels, {tokens:,}{most} tokens,")
-    if family in AUDIO and any(t.role.startswith(("a.", "mm.a.")) or t.part == "audio" for t in tensors):
-        t = Tower(model, tensors, "a", section(model, "encoder_config" if family.startswith("granite_speech") else "audio_config"))
-        tokens = AUDIO[family](t).rows
-        yield _Buffer(t.graph.peak(), f"30 seconds of sound, {tokens:,} tokens,")
+    if family not in IMAGES or not any(t.role.startswith(("v.patch_embd", "mm.patch", "v.sam")) for t in tensors):
+        return None
+    t, image = Tower(model, tensors, "v", section(model, "vision_config")), IMAGES[family]
+    t.side = image.side(t)
+    tokens = image.build(t).rows
+    return _Buffer(t.graph.peak(), tokens, t.pixels, image.most)
+
+
+def _sound(model: Model) -> _Buffer | None:
+    family, tensors = model.architecture.family, tower_tensors(model)
+    if family not in AUDIO or not any(t.role.startswith(("a.", "mm.a.")) or t.part == "audio" for t in tensors):
+        return None
+    t = Tower(model, tensors, "a", section(model, "encoder_config" if family.startswith("granite_speech") else "audio_config"))
+    tokens = AUDIO[family](t).rows
+    return _Buffer(t.graph.peak(), tokens)

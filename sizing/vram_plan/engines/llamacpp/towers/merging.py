@@ -23,7 +23,8 @@ def _windows(t: Tower) -> tuple[Mask | None, Value | None, Value | None]:
     return Mask(g, t.patches, early=True), g.input(t.patches // 4), g.input(t.patches // 4)
 
 
-@projector(merging(46), *_QWEN2, "exaone4_5", most=4096)
+@projector(merging(46), *_QWEN2, most=4096)
+@projector(merging(46), "exaone4_5")
 def qwen2_vl(t: Tower) -> Value:
     g, x = t.graph, _paired(t)
     mask, inward, outward = _windows(t)
@@ -61,7 +62,8 @@ def _stretched_twice(t: Tower, x: Value) -> Value:
     return g.over(x, g.copy(table))
 
 
-@projector(merging(46), "glm4v", "glm4v_moe", "glm_ocr", "glm5_next", most=4096)
+@projector(merging(46), "glm4v", "glm4v_moe", "glm_ocr", most=4096)
+@projector(merging(46), "glm5_next")
 def glm4v(t: Tower) -> Value:
     """A strided convolution and a gated merger behind the layers."""
     g, x = t.graph, _paired(t)
