@@ -7,10 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 import numpy as np
+from fit_speed_cpu import processor
 from speed.cases import Case, speed_cases
 from vram_plan.engines.weights import weights_of
 from vram_plan.formats import Format, find_format
-from vram_plan.hardware import device_of, find_gpu
+from vram_plan.hardware import Device, device_of, find_gpu
 from vram_plan.models.loading import load
 from vram_plan.speed.constants import generation, server_constants
 from vram_plan.speed.estimate import assumed
@@ -28,10 +29,14 @@ IDLE_REQUESTS = 4
 IDLE_PROMPT = 2000
 
 
+def _device(case: Case) -> Device:
+    return processor(case) if case.backend == "cpu" else device_of(find_gpu(case.gpu))
+
+
 def _setting(case: Case, backend: str) -> tuple[Reads, Rates, float, float]:
     model, format = load(case.model, offline=True), find_format(case.quant)
     size = weights_of(model, format).total
-    rates = rates_of(device_of(find_gpu(case.gpu)), backend)
+    rates = rates_of(_device(case), backend)
     if rates is None:
         raise SystemExit(f"{case.gpu} has no rates")
     return reads_of(model, format), rates, (case.size_gib * _GIB / size if case.size_gib else 1.0), size
@@ -43,11 +48,19 @@ def _columns(rows: list[dict[str, Any]]) -> Samples:
 
 def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str, Any]:
     return {
-        "gpu": case.gpu, "group": f"{case.gpu} {case.source}",
+        "gpu": rates.architecture if case.backend == "cpu" else case.gpu, "group": f"{case.gpu} {case.source}",
         "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
-        "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": case.engine not in ("llamafile", "ollama"),
+        "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": _direct(case, reads), "told": case.trust == "A",
         "average": case.engine == "llamafile", "seconds": seconds, "generation": generation(rates.architecture), "dies": rates.dies - 1,
     }  # fmt: skip
+
+
+def _direct(case: Case, reads: Reads) -> bool:
+    """Whether a row counts in full. On processors Ollama's do: people ran them. Prompts in formats of grids were
+    measured on one: left out, it is told by none."""
+    if case.backend == "cpu":
+        return case.metric != "prefill" or reads.weight_family != "grid"
+    return case.engine not in ("llamafile", "ollama")
 
 
 def _llama(case: Case, backend: str, metric: str) -> bool:

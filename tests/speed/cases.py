@@ -43,6 +43,7 @@ class Case:
     tokens_per_s: float | None = None
     tpot_ms: float | None = None
     ttft_ms: float | None = None
+    threads: int = 0
     trust: str = "A"
     suspect: str = ""
     row: str = ""

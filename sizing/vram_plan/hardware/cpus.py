@@ -36,7 +36,6 @@ class CpuRow:
 
     name: str
     aliases: tuple[str, ...]
-    kind: str
     cores: int
     threads: int
     base_ghz: float
@@ -62,7 +61,7 @@ class _Memory(NamedTuple):
 def _row(row: Mapping[str, str]) -> CpuRow:
     boost = float(row["boost_ghz"])
     return CpuRow(
-        row["name"], tuple(filter(None, row["aliases"].split(";"))), row["class"], int(row["cores"]), int(row["threads"]),
+        row["name"], tuple(filter(None, row["aliases"].split(";"))), int(row["cores"]), int(row["threads"]),
         float(row["base_ghz"] or boost), boost, int(row["fp32_per_clock"]), int(row["int8_per_clock"]), row["memory"], int(row["bus_bits"]),
         int(row["memory_mts"]), int(row["release_year"]), row["source"], row["notes"],
     )  # fmt: skip
@@ -76,17 +75,17 @@ def cpu_catalogue() -> tuple[CpuRow, ...]:
 
 
 @lru_cache(maxsize=256)
-def cpu_spec(row: CpuRow, mts: int = 0, channels: int = 0, cores: int = 0) -> GpuSpec:
+def cpu_spec(row: CpuRow, mts: int = 0, channels: int = 0) -> GpuSpec:
     """A row in the form of an accelerator's: bandwidth bus × transfers, arithmetic cores × mean clock × operations a clock."""
     bits = channels * _CHANNEL_BITS or row.bus_bits
-    clocks = (cores or row.cores) * (row.base_ghz + row.boost_ghz) / 2 * 1e9
+    clocks = row.cores * (row.base_ghz + row.boost_ghz) / 2 * 1e9
     return GpuSpec(
         name=row.name, vendor="CPU", aliases=row.aliases, memory_bytes=0, reported_bytes=None, usable_bytes=None, memory_basis="nominal",
         memory_note="", memory_options=(), bandwidth_bytes_per_s=bits / 8 * (mts or row.memory_mts) * 1e6,
         fp32_flops=clocks * row.fp32_per_clock, fp16_flops=None, bf16_flops=None, fp8_flops=None, fp4_flops=None,
-        int8_ops=clocks * row.int8_per_clock, power_w=None, compute_capability=row.kind, interconnect="", release_year=row.release_year,
+        int8_ops=clocks * row.int8_per_clock, power_w=None, compute_capability=None, interconnect="", release_year=row.release_year,
         unified=False, usable_shares=((None, Fraction(1)),), gpus_per_card=1, usual_for=(), usual_because="", common=False,
-        accumulate_note="", source=row.source, notes=row.notes,
+        accumulate_note="", source=row.source, notes=row.notes, cores=row.cores,
     )  # fmt: skip
 
 

@@ -29,7 +29,7 @@ class GpuSpec:
     `memory_bytes` is the round number it is sold with, `reported_bytes` the driver's total, `usable_bytes` what an
     idle card hands out (cudaMemGetInfo's total). With unified memory `memory_bytes` is the largest configuration,
     `memory_options` all of them, and `usable_shares` the part the GPU may take: (up to this many bytes, share).
-    `gpus_per_card` is 2 for an MI250, whose figures are of one half.
+    `gpus_per_card` is 2 for an MI250, whose figures are of one half. `cores` are a processor's that llama.cpp works with.
     """
 
     name: str
@@ -61,6 +61,7 @@ class GpuSpec:
     accumulate_note: str
     source: str
     notes: str
+    cores: int = 0
 
     def slice(self, name: str, compute_share: float, memory_bytes: int) -> GpuSpec:
         """A partition of this card (MIG): memory and bandwidth by its memory, compute by its share of the processors."""

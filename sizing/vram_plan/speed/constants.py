@@ -94,7 +94,10 @@ def table() -> Mapping[str, Any]:
 
 @lru_cache(maxsize=1024)
 def architecture_key(vendor: str, name: str, capability: str | None) -> str:
-    """The class of one GPU: the first row of `architectures` that it matches; its maker's name in lower case if none."""
+    """The class of one GPU: the first row of `architectures` that it matches; its maker's name in lower case if none. Each processor
+    is its own."""
+    if vendor == "CPU":
+        return name
     for row in table()["architectures"]:
         if row["vendor"] == vendor and row.get("capability", capability) == capability and re.search(row.get("name", ""), name):
             return str(row["key"])
@@ -114,6 +117,11 @@ def _evidence(backend: str, part: Mapping[str, Any], architecture: str, own: Map
     return Evidence(label, row["rows"], row["gpus"], found is not None)
 
 
+def _of(families: Mapping[str, float], family: str) -> float:
+    """A kernel family's; the K formats' where it was not told apart."""
+    return families.get(family, families["k"])
+
+
 @lru_cache(maxsize=2048)
 def decode_constants(
     backend: str, architecture: str, family: str, moe: bool, flash_attention: bool, age: float, dies: int = 1
@@ -127,8 +135,8 @@ def decode_constants(
     spread = part["spread_moe" if moe else "spread"]
     kv_share = part["kv_share_flash" if flash_attention else "kv_share_plain"]
     return DecodeConstants(
-        share * part["family"][family], part["issue_bytes_per_flop"], share * kv_share, 0.0 if flash_attention else part["repeat_plain"],
-        share, layer * 1e-6, Spread(*spread),
+        share * _of(part["family"], family), part["issue_bytes_per_flop"], share * kv_share,
+        0.0 if flash_attention else part["repeat_plain"], share, layer * 1e-6, Spread(*spread),
         _evidence(backend, part, architecture, part["architectures"]),
     )  # fmt: skip
 
@@ -145,7 +153,7 @@ def prefill_constants(backend: str, architecture: str, family: str, moe: bool, f
     spread = part["spread_moe" if moe else "spread"]
     attention = part["attention_share_flash" if flash_attention else "attention_share_plain"]
     return PrefillConstants(
-        min(part["tensor_share"] * scale * part["family"][family], 0.98) * after, part["issue_share"][family] * scale * after,
+        min(part["tensor_share"] * scale * _of(part["family"], family), 0.98) * after, _of(part["issue_share"], family) * scale * after,
         attention * scale, part["weight_share"], part["layer_us"] * 1e-6,
         part["scale_exponent"], Spread(*spread), _evidence(backend, part, architecture, part["architectures"]),
     )  # fmt: skip

@@ -18,6 +18,8 @@ _OPS_128_LANES: Final = 256
 _64_LANES: Final = ("6.0", "7.0", "7.5", "8.0")
 #: Multiply-adds are counted in units of 1,024 a clock, so that the rate is of the size of a tensor rate.
 _OPS_UNIT: Final = 1024
+#: Of so many cores a processor's fixed time a layer is told.
+_CORES: Final = 16
 #: Capabilities whose int8 rate is dp4a's on the ordinary lanes, slower than their own 16-bit route.
 _NO_INT8_TENSORS: Final = ("6.0", "7.0")
 
@@ -25,7 +27,8 @@ _NO_INT8_TENSORS: Final = ("6.0", "7.0")
 @dataclass(frozen=True, slots=True)
 class Rates:
     """Bytes and operations per second of one GPU. `tensor_flops` is the matrix rate of 16-bit or int8 prefill,
-    `issue_flops` multiprocessors × clock (in 1,024 operations), which quantised kernels follow."""
+    `issue_flops` multiprocessors × clock (in 1,024 operations), which quantised kernels follow; of a processor its fp32 rate.
+    `layer_scale` is a processor's cores by sixteens: after each operation all of them wait for each other."""
 
     bandwidth: float
     fp32_flops: float
@@ -36,6 +39,7 @@ class Rates:
     fp4_flops: float
     architecture: str
     dies: int = 1
+    layer_scale: float = 1.0
 
 
 def backend_of(vendor: str) -> str:
@@ -65,12 +69,13 @@ def _rates(spec: GpuSpec, backend: str) -> Rates | None:
         bandwidth=spec.bandwidth_bytes_per_s,
         fp32_flops=fp32,
         tensor_flops=_tensor_flops(spec, backend, fp32),
-        issue_flops=fp32 / lanes * _OPS_UNIT,
+        issue_flops=fp32 if spec.cores else fp32 / lanes * _OPS_UNIT,
         bf16_flops=bf16,
         fp8_flops=fp8,
         fp4_flops=spec.fp4_flops or bf16,
         architecture=architecture_key(spec.vendor, spec.name, spec.compute_capability),
         dies=2 if spec.vendor == "Apple" and "Ultra" in spec.name else 1,
+        layer_scale=spec.cores / _CORES if spec.cores else 1.0,
     )
 
 

@@ -164,10 +164,12 @@ def _group(layer: CacheLayer, chosen: int) -> CacheGroup:
 
 
 def _family(stored_as: str) -> str:
-    """The kind of kernel most of the weights need: plain, simple (one scale a block), k (two levels), mxfp4."""
+    """The kind of kernel most of the weights need: plain, simple (one scale a block), k (two levels), grid (looked up in one), fp4."""
     if stored_as in ("F32", "F16", "BF16"):
         return "plain"
     if "MXFP4" in stored_as or "NVFP4" in stored_as or "FP4" in stored_as:
         return "fp4"
+    if stored_as.startswith(("IQ1", "IQ2", "IQ3")):
+        return "grid"
     return "k" if stored_as.endswith("_K") or stored_as.startswith("IQ") else "simple"
 

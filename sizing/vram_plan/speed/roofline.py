@@ -55,7 +55,7 @@ def decode_pieces(reads: Reads, rates: Rates, history: float, sequences: float, 
         kv_s=sequences * reads.kv_bytes(history, k_bytes, v_bytes) / rates.bandwidth,
         repeat=reads.repeat,
         state_s=sequences * 2 * reads.state_bytes / rates.bandwidth,
-        layers=reads.layers,
+        layers=reads.layers * rates.layer_scale,
     )
 
 
@@ -106,7 +106,7 @@ def prefill_pieces(reads: Reads, rates: Rates, prompt: int, depth: int = 0, ubat
         issue_s=flops / rates.issue_flops,
         attention_s=reads.mean_attention_flops(prompt, depth) * prompt / rates.tensor_flops,
         weights_s=runs * weights / rates.bandwidth,
-        layer_runs=runs * reads.layers,
+        layer_runs=runs * reads.layers * rates.layer_scale,
         tensor_flops=rates.tensor_flops,
     )
 

@@ -147,7 +147,8 @@ def _ubatch(work: Work) -> int:
 
 
 def _basis(evidence: Evidence) -> str:
-    gpus = f"{evidence.gpus} GPUs" if evidence.gpus != 1 else "one GPU"
+    kind = "processor" if evidence.label.startswith("cpu") else "GPU"
+    gpus = f"{evidence.gpus} {kind}s" if evidence.gpus != 1 else f"one {kind}"
     return f"fitted constants ({evidence.label}; {evidence.rows} measurements on {gpus})"
 
 
