@@ -71,7 +71,8 @@ def write_tower(path: Path, raw: dict[str, Any]) -> Path:
     numbers = {
         "image_size": v["image_size"], "patch_size": v["patch_size"], "embedding_length": v["hidden_size"],
         "feed_forward_length": v["intermediate_size"], "block_count": v["num_hidden_layers"],
-        "attention.head_count": v["num_attention_heads"], "projection_dim": raw["text_config"]["hidden_size"], "projector.scale_factor": 4 if kind == "gemma3" else 2,
+        "attention.head_count": v["num_attention_heads"], "projection_dim": raw["text_config"]["hidden_size"],
+        "projector.scale_factor": 4 if kind == "gemma3" else 2,
     }  # fmt: skip
     plain = {"general.architecture": "clip", "clip.projector_type": kind, **{f"clip.vision.{key}": value for key, value in numbers.items()}}
     header, data = gguf_header(plain, tensors)
