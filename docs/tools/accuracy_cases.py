@@ -6,7 +6,6 @@ Naive figures are `textbook_parameters`, `textbook_weights` and `textbook_kv`: w
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache, partial
@@ -14,13 +13,16 @@ from pathlib import Path
 from typing import Any
 
 import vram_plan as vp
+from textbook import textbook_kv, textbook_parameters, textbook_weights
 from vram_plan.engines.base import Work
+from vram_plan.engines.llamacpp import engine as llamacpp
 from vram_plan.engines.vllm.cache import cache_layout, largest_length
 from vram_plan.engines.vllm.specs import CacheSetup, checkpoint_cache
 from vram_plan.engines.vllm.weights import rank_weights, refusal
-from vram_plan.formats import apply_format, find_format, inventory_bytes
+from vram_plan.formats import apply_format, find_format, for_engine, inventory_bytes
 from vram_plan.formats.gguf_inventory import as_gguf, gguf_facts
 from vram_plan.formats.mixes import mix_types
+from vram_plan.hardware import resolve
 from vram_plan.models import catalog
 from vram_plan.models.architecture import Architecture
 from vram_plan.models.assemble import assemble
@@ -115,43 +117,6 @@ def logged(row: Mapping[str, Any]) -> Model:
     return local({**(model.config or {}), **row["config"]}) if "config" in row else model
 
 
-# The textbook
-
-
-def shape_of(config: Mapping[str, Any] | None) -> dict[str, int] | None:
-    """Layers, width, heads, KV heads and vocabulary, as a reader picks them from a config; None where they are not all there."""
-    found = dict(config or {})
-    found |= next((found[name] for name in ("text_config", "llm_config", "language_config") if isinstance(found.get(name), dict)), {})
-    names = {"layers": ("num_hidden_layers", "n_layer", "n_layers", "num_layers"), "width": ("hidden_size", "n_embd", "d_model")}
-    names |= {"heads": ("num_attention_heads", "n_head", "n_heads"), "vocabulary": ("vocab_size",)}
-    shape = {key: next((found[name] for name in options if name in found), None) for key, options in names.items()}
-    if not all(isinstance(value, int) and value > 0 for value in shape.values()):
-        return None
-    kv_heads = found.get("num_key_value_heads")
-    return {**shape, "kv_heads": kv_heads if isinstance(kv_heads, int) else shape["heads"]}  # type: ignore[dict-item]
-
-
-def textbook_parameters(config: Mapping[str, Any] | None) -> float | None:
-    """12 × layers × width² + 2 × vocabulary × width."""
-    shape = shape_of(config)
-    return None if shape is None else 12 * shape["layers"] * shape["width"] ** 2 + 2 * shape["vocabulary"] * shape["width"]
-
-
-def textbook_weights(parameters: int, format: str, ranks: int = 1) -> float:
-    """Bytes: parameters × bits ÷ 8, the bits being the number in the format's name (AWQ and GPTQ: 4)."""
-    number = re.search(r"\d+", format)
-    return parameters * (int(number[0]) if number else 4) / 8 / ranks
-
-
-def textbook_kv(config: Mapping[str, Any] | None, tokens: float, element_bytes: float = 2, ranks: int = 1) -> float | None:
-    """Bytes: 2 × layers × KV heads × (width ÷ heads) × tokens × bytes."""
-    shape = shape_of(config)
-    if shape is None:
-        return None
-    heads = max(1, shape["kv_heads"] / ranks)
-    return 2 * shape["layers"] * heads * (shape["width"] / shape["heads"]) * tokens * element_bytes
-
-
 # The cases
 
 
@@ -225,6 +190,31 @@ def llamacpp_cases(every: int) -> Found:
         label = f"{row['model']} {row['quant']} {row['kv']}, {row['n_ctx']:,} tokens, {sequences} sequences, ubatch {row['ubatch']}"
         for component, (found, mib, naive) in figures.items():
             yield Case("llama.cpp", component, kind_of(model.architecture), label, found / MIB, mib, naive and naive / MIB)
+
+
+def spread_cases(every: int) -> Found:
+    """llama.cpp over host memory and several GPUs: what each of them holds."""
+    for row in rows("llamacpp_spread.jsonl", every):
+        model, count, seen = named(row["model"]), row["gpus"], "" if row["seen"] else ", unseen"
+        kind, devices = kind_of(model.architecture), resolve(f"{count}x H100").devices
+        where = f"{row.get('n_gpu_layers', 'all')} layers{', no experts' if row.get('experts') else ''} on {count} GPU"
+        for length, ubatch, sequences, unified, kv, flash, buffers, host in row["rows"]:
+            options = {"ubatch": ubatch, "kv_unified": unified, "flash_attn": flash, "build": "2026-10" if row["fused"] else "2026-08"}
+            options |= {"n_gpu_layers": row["n_gpu_layers"]} if "n_gpu_layers" in row else {}
+            offload = "experts" if row.get("experts") else "none"
+            work = Work(
+                "llama.cpp", for_engine(find_format("Q4_K_M"), "llama.cpp"), kv, kv, length // sequences, sequences, offload=offload,
+                options=tuple(options.items()),
+            )  # fmt: skip
+            found = llamacpp.allocate(model, work, devices)
+            label = f"{row['model']} {kv}, {length:,} tokens, {sequences} sequences, ubatch {ubatch}, {where}"
+            for number, (terms, held) in enumerate(zip(found.devices, buffers, strict=True)):
+                total = sum(term.bytes for term in terms if term.group != "runtime")
+                compute = sum(term.bytes for term in terms if term.group == "compute")
+                yield Case("llama.cpp, spread", f"compute{seen}", kind, f"{label}, {number}", compute / MIB, held[2] / MIB)
+                yield Case("llama.cpp, spread", f"total{seen}", kind, f"{label}, {number}", total / MIB, sum(held) / MIB)
+            compute = sum(term.bytes for term in found.host if term.name == "compute")
+            yield Case("llama.cpp, spread", f"compute in host memory{seen}", kind, label, compute / MIB, host[2] / MIB)
 
 
 def vllm_weight_cases(every: int) -> Found:
@@ -403,7 +393,7 @@ def peak_cases(every: int) -> Found:
 
 def all_cases(every: int = 1) -> tuple[list[Case], list[Unpredicted]]:
     """All cases, or those of one row in `every` of each file; and what is not predicted, with the reason."""
-    files = (counted_cases, file_cases, llamacpp_cases, vllm_weight_cases, vllm_cache_cases)
+    files = (counted_cases, file_cases, llamacpp_cases, spread_cases, vllm_weight_cases, vllm_cache_cases)
     logs = (vllm_log_cases, field_cases, sglang_cases, peak_cases)
     found = [item for part in (*files, *logs) for item in part(every)]
     return [item for item in found if isinstance(item, Case)], [item for item in found if isinstance(item, Unpredicted)]

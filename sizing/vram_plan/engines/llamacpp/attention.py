@@ -28,9 +28,7 @@ def copied_bytes(elements: int, width: int, kind: str) -> int:
 class Attention:
     """Records the nodes of a batch of `context.tokens` tokens on a tape. Node sizes are in bytes, widths in elements."""
 
-    def __init__(
-        self, a: Architecture, context: Context, tape: Tape, host: bool = False
-    ) -> None:
+    def __init__(self, a: Architecture, context: Context, tape: Tape, host: bool = False) -> None:
         self.a, self.context, self.tape = a, context, tape
         self.tokens, self.host = context.tokens, host
         self.rows = self.tokens

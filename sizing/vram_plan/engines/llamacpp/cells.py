@@ -36,7 +36,8 @@ CELLS: Final = 256
 class Context(NamedTuple):
     """One llama_context. `length` is the cells of one sequence, `streams` the caches that long: 1 when `unified`.
 
-    `fuses`: experts are weighed and summed up in one step; `picks_last`: models with prediction layers pick the rows asked for after the last layer, not within it.
+    `fuses`: experts are weighed and summed up in one step; `picks_last`: models with prediction layers pick the rows asked for
+    after the last layer, not within it.
     """
 
     length: int

@@ -20,6 +20,8 @@ __all__ = ["Recorder"]
 #: one (ggml-cuda.cu, `ggml_cuda_match_moe_weighted_reduction`; topk-moe.cu, `ggml_cuda_should_use_topk_moe`). What such a step
 #: reads is kept until it is done.
 _FUSED_AT_MOST: Final = 15
+#: A norm of what attention gives, or if there is no other before the feed-forward part, that.
+_NORMS_AFTER: Final = ("attn_post_norm", "post_attention_norm")
 _FUSED_EXPERTS: Final = frozenset({288, 576})
 
 
@@ -291,6 +293,8 @@ class Recorder(Recurrent):
             hidden = self.picked if picked else add(row * rows, hidden, self.chosen)
             normed = add(row * rows, normed, self.chosen) if mixed < 0 and not layer.is_double else -1
         if mixed >= 0:
+            if "ffn_norm" in layer.shapes:
+                mixed = self.vector(mixed, *_NORMS_AFTER)
             hidden = add(row * tokens, mixed, hidden, over=self.sum_over(layer, mixed, hidden, reshaped=not rows))
             normed = -1
         if not layer.has_feed_forward:
@@ -298,12 +302,12 @@ class Recorder(Recurrent):
         if normed < 0:
             unnormed = not layer.norms_feed_forward or "pre_ffw_norm_2" in layer.shapes
             normed = hidden if unnormed else self.normed_again(layer, hidden, tokens)
-        out = self.feed_forward(layer, normed, tokens)
+        out = self.vector(self.feed_forward(layer, normed, tokens), "post_ffw_norm")
         hidden = add(row * tokens, out, hidden, over=(hidden, out) if self.a.family in families.RESIDUAL_FIRST_AFTER else (out, hidden))
         return self.per_layer_added(layer, hidden) if "inp_gate" in layer.shapes and self.per_layer >= 0 else hidden
 
     def normed_again(self, layer: Layer, hidden: int, tokens: int) -> int:
-        roles = "ffn_norm", "attn_post_norm", "post_attention_norm"
+        roles = ("ffn_norm",) if "ffn_norm" in layer.shapes else _NORMS_AFTER
         self.at_norm(*roles)
         node = self.tape.add(4 * self.a.hidden_size * tokens, hidden, over=(hidden,))
         return self.vector(node, *roles)
