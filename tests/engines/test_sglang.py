@@ -24,9 +24,13 @@ def term(found: vp.Plan, name: str) -> int:
 
 _LINES = (Path(__file__).parents[1] / "data" / "sglang_logs.jsonl").read_text(encoding="utf-8").splitlines()
 LOGS = [row for row in map(json.loads, _LINES) if "plan" in row]
-#: How far a log's figure may be off. gpt-oss is padded for a kernel (009); rope tables were fewer in 0.4.4 (005).
+#: How far a log's figure may be off. 006's pool is 4 GiB of a GPU that was guessed; while experts are laid out for a kernel (009),
+#: memory stays in PyTorch's hands; rope tables were fewer in 0.4.4 (005).
 CLOSE = {"tokens": 0.012, "weights_gib": 0.003, "pool_gib": 0.005, "states": 0, "running": 0, "token_bytes": 1e-4}
-LESS = {("sglang-002", "tokens"): 0.04, ("sglang-005", "weights_gib"): 0.025, ("sglang-009", "weights_gib"): 0.06}
+LESS = {
+    ("sglang-002", "tokens"): 0.021, ("sglang-006", "tokens"): 0.023, ("sglang-005", "weights_gib"): 0.025,
+    ("sglang-009", "weights_gib"): 0.015,
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("row", LOGS, ids=[row["id"] for row in LOGS])
@@ -106,6 +110,25 @@ def test_windows_have_a_pool_of_their_own_only_where_sglang_knows_the_class() ->
 def test_latent_cache_is_not_cut_over_ranks() -> None:
     assert plan("deepseek-v3", gpus="8x H200", context=8192).engine["bytes_per_block"] == 61 * 576 * 2
     assert plan("llama3-8b", gpus="4x H100", context=8192, tensor_parallel=4).engine["bytes_per_block"] == 131_072 // 4
+
+
+def test_attention_by_groups_of_ranks() -> None:
+    """DP attention: attention and embedding whole in each group, experts and head over all ranks; the requests are shared out."""
+    asked = {"gpus": "8x H200", "tensor_parallel": 8, "context": 8192}
+    whole, groups = (plan("qwen3-30b-a3b", **asked, options={"attention_data_parallel": n}) for n in (1, 8))
+    heads, width, layers, vocabulary = 32 + 2 * 4, 2048, 48, 151_936
+    kept = 2 * (layers * 128 * width * (heads + 32) + vocabulary * width)  # Q, K, V and output; embedding
+    cut = 2 * (layers * 128 * width * (32 + 2 * 8 + 32) // 8 + vocabulary * width // 8)  # of four KV heads each rank has one
+    assert term(groups, "weights") - term(whole, "weights") == kept - cut
+    assert groups.engine["bytes_per_block"] == 98_304 == 4 * whole.engine["bytes_per_block"]
+    assert groups.engine["max_num_batched_tokens"] == whole.engine["max_num_batched_tokens"] // 8 == 1024
+    mib = (whole.devices[0].total or 0) // 2**20  # graphs of 512 sequences: 4.5 MiB each and group
+    assert whole.engine["mem_fraction_static"] - groups.engine["mem_fraction_static"] == pytest.approx(512 * 8 * 4.5 / mib, abs=2e-3)
+    assert "--attn-dp-size 8" in groups.launch[0].command and "--attn-dp-size" not in whole.launch[0].command
+    refused = plan("qwen3-30b-a3b", **asked, options={"attention_data_parallel": 3})
+    assert refused.fit.verdict == "does_not_fit" and any("does not divide" in note.text for note in refused.notes)
+    held = groups.fit.max_sequences
+    assert held == 8 * int(groups.engine["max_concurrency"])
 
 
 def test_compressed_attention_keeps_three_pools() -> None:

@@ -14,7 +14,7 @@ import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from vram_plan.engines.base import Work
-from vram_plan.engines.vllm.allocator import allocator_slack
+from vram_plan.engines.vllm.allocator import allocated
 from vram_plan.engines.vllm.classes import vllm_class
 from vram_plan.engines.vllm.layout import expert_bytes, linear_bytes, mxfp4_padding
 from vram_plan.engines.vllm.ropes import RopeTable, rope_tables
@@ -250,7 +250,9 @@ def test_hopper_keeps_zero_points_that_other_gpus_free() -> None:
     ],
 )  # fmt: skip
 def test_what_the_allocator_counts_beyond_what_is_asked_for(sizes: tuple[float, ...], slack: float) -> None:
-    assert allocator_slack(int(size * (1 << 20)) for size in sizes) == int(slack * (1 << 20))
+    counted, idle = allocated(int(size * (1 << 20)) for size in sizes)
+    assert counted == int(slack * (1 << 20))
+    assert idle == {(8.0, 1.75, 8.0, 1.75): 0, (12.5, 1.25): 0, (9.0, 9.0, 9.0): 13 << 20}.get(sizes, 0)
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
         words += ["--mem-fraction-static", round(figures["mem_fraction_static"], 4)]
     names = {"max_num_seqs": "--max-running-requests", "max_num_batched_tokens": "--chunked-prefill-size", "block_size": "--page-size"}
     words += given(work, names.items()) + cache_type("sglang", work) + quantization("sglang", model, work)
+    words += size("--attn-dp-size", figures.get("attention_data_parallel", 1))  # before 0.5.22: --dp-size and --enable-dp-attention
     words += ["--ep-size", tp] if work.expert_parallel and tp > 1 else []
     words += switch(work, "enforce_eager", "--disable-cuda-graph", True) + switch(work, "prefix_caching", "--disable-radix-cache", False)
     if work.option("speculative_tokens"):

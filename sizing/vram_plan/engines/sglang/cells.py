@@ -49,7 +49,7 @@ def cells_of(model: Model, s: Settings, layers: Iterable[CacheLayer]) -> Cells:
             windowed += size
         else:
             full += size
-        state += _state_bytes(model, layer) // s.tp
+        state += _state_bytes(model, layer) // s.attention_tp
     full += full * _draft_layers(model, s) // max(model.architecture.layers, 1)
     return Cells(full, windowed, state)
 
@@ -63,7 +63,7 @@ def _token_bytes(layer: CacheLayer, s: Settings) -> int:
         packed = s.element_bytes == 1 and layer.index_dim
         latent = layer.latent_rank + layer.latent_rank // 128 * 4 + (layer.k_dim - layer.latent_rank) * 2 if packed else 0
         return (latent or layer.k_dim * s.element_bytes) + index
-    return max(1, layer.kv_heads // s.tp) * (layer.k_dim + layer.v_dim) * s.element_bytes + index
+    return max(1, layer.kv_heads // s.attention_tp) * (layer.k_dim + layer.v_dim) * s.element_bytes + index
 
 
 def _index_bytes(layer: CacheLayer) -> int:

@@ -73,7 +73,7 @@ def allocate(model: Model, work: Work, devices: tuple[Device, ...]) -> Allocatio
         model, Same(work.format), work.kv_k, work.kv_v, work.tensor_parallel, work.pipeline_parallel, work.expert_parallel,
         work.options, Same(devices),
     )  # fmt: skip
-    need = _need(p, work.context, work.sequences)
+    need = _need(p, work.context, -(-work.sequences // p.settings.dp))
     if not devices:
         return Allocation(_without_gpu(p, need), figures=_figures(p, work), notes=p.notes, refusal=p.refusal)
     refused = p.refusal or _refused(p, work)
@@ -92,8 +92,11 @@ def _prepare(
     gpus: tuple[Device, ...] = devices.value
     s = read_settings(model, work, gpus)
     window = max((layer.window for layer in model.cache_layers if layer.window), default=0)
-    if gpus and len(gpus) < s.tp * s.pp:
-        problem = f"tensor parallelism {s.tp} × pipeline parallelism {s.pp} needs {s.tp * s.pp} GPUs; there are {len(gpus)}"
+    few = gpus and len(gpus) < s.tp * s.pp
+    if few or s.tp % s.dp:
+        problem = f"attention_data_parallel {s.dp} does not divide tensor parallelism {s.tp}"
+        if few:
+            problem = f"tensor parallelism {s.tp} × pipeline parallelism {s.pp} needs {s.tp * s.pp} GPUs; there are {len(gpus)}"
         return _Prepared(s, (), window, _Pools(0, 0, 0), -1, tuple(() for _ in gpus), (), problem)
     ranks = _ranks(model, work, s, gpus)
     budget = _budget(model, s, ranks) if gpus else 0
@@ -101,7 +104,7 @@ def _prepare(
     terms = tuple((*rank.weights, *_pool_terms(model, s, pools, rank), *_reserve(model, s, rank, pools), rank.runtime) for rank in ranks)
     return _Prepared(
         s, ranks, window, pools, budget, (*terms, *(() for _ in gpus[len(ranks) :])), _notes(model, work, s, gpus),
-        refusal(model, work, s.tp, s.pp) or _no_room(s, ranks, budget, pools, gpus),
+        refusal(model, work, s.attention_tp, s.pp) or _no_room(s, ranks, budget, pools, gpus),
     )  # fmt: skip
 
 
@@ -205,7 +208,7 @@ def _reserve(model: Model, s: Settings, rank: _Rank, pools: _Pools) -> tuple[Ter
     """What the share leaves free: activations, logits and CUDA graphs, which SGLang does not measure."""
     if rank.device is None:
         why = f"activations of {s.chunk:,} tokens and graphs, by SGLang's rule"
-        size = int(reserve_mib(s.profile, model, s.chunk, s.graph_sequences, s.tp * s.pp) * MIB)
+        size = int(reserve_mib(s.profile, model, s.chunk * s.dp, s.graph_sequences, s.tp * s.pp, s.dp) * MIB)
         return (Term("reserve", size, "formula", why, "compute"),)
     taken = _cache(s, pools, rank.cells)[0] + sum(term.bytes for term in _state_terms(rank.cells, pools.states, "formula"))
     free = int(rank.before * (1 - s.fraction))
@@ -254,6 +257,7 @@ def _figures(p: _Prepared, work: Work) -> dict[str, Any]:
         "cuda_graphs": None,
         "tensor_parallel": s.tp,
         "pipeline_parallel": s.pp,
+        "attention_data_parallel": s.dp,
         "version": s.profile.since,
     }
 
@@ -279,6 +283,8 @@ def _notes(model: Model, work: Work, s: Settings, devices: tuple[Device, ...]) -
     notes = []
     if len(devices) > s.tp * s.pp:
         notes.append(f"{len(devices) - s.tp * s.pp} of the GPUs stay idle: tensor × pipeline parallelism is {s.tp * s.pp}")
+    if s.dp > 1:
+        notes.append(f"{s.dp} groups of ranks: each has its own pool and takes a share of the sequences; the log's figures are of one")
     if s.tp * s.pp != work.tensor_parallel * work.pipeline_parallel:
         notes.append(f"over all GPUs: --tensor-parallel-size {s.tp} --pipeline-parallel-size {s.pp}")
     if (
@@ -309,8 +315,8 @@ def _refused(p: _Prepared, work: Work) -> str | None:
     s = p.settings
     if s.max_model_len and s.max_model_len < work.context:
         return f"max_model_len is {s.max_model_len:,}, below the {work.context:,} tokens of context asked for"
-    if s.max_requests and work.sequences > s.max_requests:
-        return f"max_num_seqs is {s.max_requests:,}: {work.sequences:,} sequences would never run at once"
+    if s.max_requests and work.sequences > s.max_requests * s.dp:
+        return f"max_num_seqs is {s.max_requests * s.dp:,}: {work.sequences:,} sequences would never run at once"
     windowed = any(rank.cells.windowed and rank.cells.full for rank in p.ranks)
     if windowed and p.window + s.page >= p.pools.window_tokens:
         return f"the pool for sliding windows ({p.pools.window_tokens:,} tokens) cannot hold one window of {p.window:,}"
@@ -318,7 +324,7 @@ def _refused(p: _Prepared, work: Work) -> str | None:
 
 
 def _waiting(p: _Prepared, work: Work) -> tuple[str, ...]:
-    held = int(_concurrency(p, work.context) or 0)
+    held = int(_concurrency(p, work.context) or 0) * p.settings.dp
     if held:
         return (f"SGLang starts, but holds {held:,} of the {work.sequences:,} requests of {work.context:,} tokens at once",)
     return (f"SGLang starts, but its pool of {p.pools.tokens:,} tokens rejects requests of {work.context:,}",)

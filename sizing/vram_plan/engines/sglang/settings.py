@@ -32,8 +32,11 @@ OPTIONS: Final[Mapping[str, str]] = {
     "enforce_eager": "no CUDA graphs (true or false)",
     "prefix_caching": "the radix cache (true or false, default true)",
     "version": 'SGLang\'s version ("0.5.8"; default the newest described)',
+    "attention_data_parallel": "SGLang's attn_dp_size (dp_size with --enable-dp-attention): groups of ranks with requests of their own (1)",
     "speculative_tokens": "tokens the model's own draft layers propose at once (0 to 64, default 0)",
 }
+#: A decode graph of more sequences takes half as much again where attention is data-parallel.
+_MANY_SEQUENCES: Final = 300
 _MAX_TOKENS: Final = 1 << 30
 _DEFAULT_CHUNK, _DEFAULT_GRAPH = 4096, 160
 #: Requests at once of a model with compressed attention (deepseek_v4_hook.py).
@@ -58,6 +61,7 @@ class Profile:
     tower_mib: int
     windows: tuple[str, ...]
     pages: tuple[tuple[str, int, int], ...]
+    mxfp4_blackwell: tuple[int, int]
     date: str
     source: str
 
@@ -81,6 +85,12 @@ class Settings:
     slots: int
     tp: int
     pp: int
+    dp: int = 1
+
+    @property
+    def attention_tp(self) -> int:
+        """Ranks that share one copy of the attention."""
+        return max(self.tp // self.dp, 1)
 
 
 @lru_cache(maxsize=1)
@@ -96,7 +106,7 @@ def profile_of(version: str | None) -> Profile:
     for part in _table()["version"]:
         if wanted is None or _parts(part["since"]) <= wanted:
             row |= part
-    return Profile(**{**row, "pages": tuple(map(tuple, row["pages"]))})
+    return Profile(**{**row, "pages": tuple(map(tuple, row["pages"])), "mxfp4_blackwell": tuple(row["mxfp4_blackwell"])})
 
 
 def _parts(version: str) -> tuple[int, ...]:
@@ -110,6 +120,7 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
     given = dict(work.options)
     profile = profile_of(None if given.get("version") is None else str(given["version"]))
     tp, pp = split(model, work, devices)
+    dp = whole(given, "attention_data_parallel", 1, 1024) or 1
     mib = min((device.total // MIB for device in devices), default=None)
     requests = whole(given, "max_num_seqs", 1, 1 << 20) or (_COMPRESSED_REQUESTS if is_compressed(model) else None)
     caching = flag(given, "prefix_caching", True)
@@ -121,11 +132,11 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
     share = fraction(given, "gpu_memory_utilization")
     return Settings(
         profile=profile,
-        fraction=share if share is not None else _fraction(profile, model, mib, chunk, graph, tp * pp, bool(speculative)),
+        fraction=share if share is not None else _fraction(profile, model, mib, chunk, graph, tp * pp, bool(speculative), dp),
         pool_bytes=whole(given, "kv_cache_memory_bytes", 0, 1 << 48),
         max_model_len=whole(given, "max_model_len", 1, _MAX_TOKENS),
-        max_requests=requests,
-        chunk=chunk,
+        max_requests=max(requests // dp, 1) if requests else None,
+        chunk=max(chunk // dp, 1),
         graph_sequences=graph,
         page=page,
         prefix_caching=caching,
@@ -134,6 +145,7 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
         slots=_slots(profile, model) if caching else 1,
         tp=tp,
         pp=pp,
+        dp=dp,
     )
 
 
@@ -153,11 +165,11 @@ def _by_gpu(profile: Profile, mib: int | None, tp: int) -> tuple[int, int]:
     return chunk, few if tp < 4 else many
 
 
-def _fraction(profile: Profile, model: Model, mib: int | None, chunk: int, graph: int, ranks: int, drafts: bool) -> float:
+def _fraction(profile: Profile, model: Model, mib: int | None, chunk: int, graph: int, ranks: int, drafts: bool, dp: int) -> float:
     """The default of --mem-fraction-static: what a reserve by chunk, graphs and ranks leaves of the GPU, rounded to 0.001."""
     if mib is None:
         return 0.88
-    reserved = reserve_mib(profile, model, chunk, graph, ranks)
+    reserved = reserve_mib(profile, model, chunk, graph, ranks, dp)
     if profile.tier_reserve:
         constant, rank = next(tier[1:] for tier in profile.tier_reserve if not tier[0] or mib < tier[0])
         reserved = constant + rank * ranks
@@ -168,10 +180,12 @@ def _fraction(profile: Profile, model: Model, mib: int | None, chunk: int, graph
     return float(max(found * _tower_factor(model), 0.05))
 
 
-def reserve_mib(profile: Profile, model: Model, chunk: int, graph: int, ranks: int) -> float:
-    """MiB for activations and graphs, whatever the GPU."""
+def reserve_mib(profile: Profile, model: Model, chunk: int, graph: int, ranks: int, dp: int = 1) -> float:
+    """MiB for activations and graphs, whatever the GPU; attention by data-parallel groups pads more (memory_hook.py)."""
     r = profile.reserve
     reserved = r["constant"] + r["token"] * max(chunk, 2048) + r["rank"] * ranks + r["sequence"] * graph
+    if dp > 1 and r["sequence"]:
+        reserved += graph * dp * (4.5 if graph > _MANY_SEQUENCES else 3)
     if graph and _captures_prefill(profile, model):
         latent = attention_kind(model) in ("latent", "sparse")
         reserved += r["prefill_mla"] if latent else r["prefill_size"] * _prefill_graphs(profile, chunk)

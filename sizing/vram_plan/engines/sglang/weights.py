@@ -24,11 +24,15 @@ __all__ = ["weight_terms"]
 #: vLLM's table of a rope with sections is as many times the config's positions; SGLang's is not.
 _SECTIONED: int = 4
 _ELEMENT: int = 4
+#: The compute capability of B200, whose MXFP4 kernels want experts padded.
+_BLACKWELL: int = 10
 
 
 def weight_terms(model: Model, work: Work, s: Settings, rank: int, stage: int, device: Device | None) -> tuple[Term, ...]:
     """Parameters, rope tables and, where asked for, draft layers of a tensor-parallel rank in a pipeline stage."""
-    found = rank_weights(model, work, s.tp, s.pp, rank, stage, capability=device.capability if device else None)
+    capability = device.capability if device else None
+    padding = s.profile.mxfp4_blackwell if capability and capability[0] == _BLACKWELL else None
+    found = rank_weights(model, work, s.tp, s.pp, rank, stage, capability=capability, attention_tp=s.attention_tp, mxfp4=padding)
     basis: Basis = "fallback" if model.basis == "fallback" else "formula"
     draft = weights_of(model, work.format).mtp // s.tp if s.speculative and stage == s.pp - 1 else 0
     layers = stage_layers(model.architecture.layers, s.pp)
@@ -36,6 +40,7 @@ def weight_terms(model: Model, work: Work, s: Settings, rank: int, stage: int, d
     terms = (
         Term("weights", found.parameter_bytes, basis, found.why or "this rank's share", "weights"),
         Term("buffers", tables, basis, why, "weights"),
+        Term("allocator", found.segment_bytes, basis, "what PyTorch's segments hold beyond the tensors in them", "weights"),
         Term("draft", draft, basis, "the model's own draft layers", "weights"),
     )
     return tuple(term for term in terms if term.bytes)

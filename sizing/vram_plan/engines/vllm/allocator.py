@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterable
 from typing import Final
 
-__all__ = ["allocator_slack"]
+__all__ = ["allocated"]
 
 _MIB: Final = 1 << 20
 #: Sizes are whole blocks; up to a small size tensors share segments of their own, cut anywhere.
@@ -19,8 +19,8 @@ _BLOCK, _SMALL = 512, _MIB
 _SEGMENT, _LARGE, _STEP = 20 * _MIB, 10 * _MIB, 2 * _MIB
 
 
-def allocator_slack(sizes: Iterable[int]) -> int:
-    """Bytes counted beyond tensors of these sizes, allocated in this order and kept.
+def allocated(sizes: Iterable[int]) -> tuple[int, int]:
+    """Bytes counted beyond tensors of these sizes, allocated in this order and kept; and those of their segments that stay free.
 
     A tensor over 1 MiB takes the smallest free piece that holds it, else a new segment; what is left of it stays free where it
     is more than 1 MiB, and is counted with the tensor where not.
@@ -38,4 +38,4 @@ def allocator_slack(sizes: Iterable[int]) -> int:
             insort(free, piece - asked)
         else:
             slack += piece - asked
-    return slack
+    return slack, sum(free)

@@ -21,13 +21,13 @@ class VllmClass:
     """One architecture as vLLM runs it.
 
     `embedding` and `head` say which pipeline stages allocate them: `every`, `first+last` (the last only where tied) or
-    `last`; `own_head`: a head also where the config ties it to the embedding. `tower` says what tensor parallelism does not cut: the vision tower (`whole`; `divides`: where its heads do
-    not divide), its `attention` and its `projector`, the text model's `mlp`, its `embedding` (not padded either);
-    `feature`: the tower's layers after the one that is read are not built. `router`: `fp32`, `quantised` (by a scheme
-    without exceptions), `bias` (a correction bias per expert). `rope`: `none`, `fp32` tables, `local` (sliding layers have
-    a table of their own), `asked` (a table only where the config says "rope"), `mrope1` (no room for long videos), `vision` (a table for the tower), `indexer` (one for the
-    sparse indexer), and small buffers (`ropes`). `until` is the last version that ran it. `native` is False where
-    Transformers' own code runs.
+    `last`; `own_head`: a head also where the config ties it to the embedding. `tower` says what tensor parallelism does not
+    cut: the vision tower (`whole`; `divides`: where its heads do not divide), its `attention` and its `projector`, the text
+    model's `mlp`, its `embedding` (not padded either); `feature`: the tower's layers after the one that is read are not
+    built. `router`: `fp32`, `quantised` (by a scheme without exceptions), `bias` (a correction bias per expert). `rope`:
+    `none`, `fp32` tables, `local` (sliding layers have a table of their own), `asked` (a table only where the config says
+    "rope"), `mrope1` (no room for long videos), `vision` (a table for the tower), `indexer` (one for the sparse indexer), and
+    small buffers (`ropes`). `until` is the last version that ran it. `native` is False where Transformers' own code runs.
     """
 
     architecture: str

@@ -156,7 +156,8 @@ def _groups(model: Model, asked: _Asked, tp: int) -> str | None:
         else:
             problem = family in ("FP8B", "FP8BE") and bool(local % _FP8_BLOCK)
         if problem:
-            return f"{tensor.role} has {local:,} inputs a rank{' at ' + _words(ranks, tp) if ranks > 1 else ''}: no whole number of {tensor.stored_as}'s groups"
+            split = f" a rank at {_words(ranks, tp)}" if ranks > 1 else ""
+            return f"{tensor.role} has {local:,} inputs{split}: no whole number of {tensor.stored_as}'s groups"
     return None
 
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 from ...formats.storage import block_elements
 from ...models.architecture import Tensor
 from ...values import dataclass
-from .allocator import allocator_slack
+from .allocator import allocated
 from .layout import expert_shape, packed_bits
 from .versions import numbers, table
 
@@ -62,11 +62,12 @@ class Loading:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Bytes that loading adds to those created, why, and those it frees."""
+    """Bytes that loading adds to those created, why, and those it frees. `segments`: what PyTorch takes of the GPU beyond tensors."""
 
     extra: int
     freed: int
     why: str
+    segments: int
 
 
 @lru_cache(maxsize=256)
@@ -111,9 +112,10 @@ def loaded(held: Iterable[Held], rule: Loading, hopper: bool, triton: bool, act_
         if rule.moe_index and tensor.stored_as.startswith("CT") and tensor.experts >= _MANY_EXPERTS and len(shape) == 3:
             added["two indices of every expert's inputs"] += 2 * 4 * shape[0] * shape[2]
         freed += less
-    added["what the allocator rounds up"] += allocator_slack(sizes)
+    slack, idle = allocated(sizes)
+    added["what the allocator rounds up"] += slack
     added["FlashInfer's workspace for MLA"] += rule.mla_workspace_mib * _MIB * latent
-    return Loaded(sum(added.values()), freed, ", ".join(text for text, size in added.items() if size))
+    return Loaded(sum(added.values()), freed, ", ".join(text for text, size in added.items() if size), slack + idle)
 
 
 def _creation(parts: list[Held]) -> tuple[bool, int, bool]:

@@ -28,6 +28,8 @@ __all__ = ["RankWeights", "rank_weights", "refusal", "stage_layers"]
 DEFAULT_BATCH_TOKENS: Final = 8192
 #: Projections of a value a head, too narrow for Marlin once cut: whole in checkpoints of these methods (qwen_gdn_linear_attn.py).
 _NARROW, _MARLIN_METHODS = ("ssm_alpha", "ssm_beta"), ("awq", "gptq", "auto-round")
+#: What ranks with attention of their own do not cut over the others: mixers and embedding (sglang, layers/dp_attention.py).
+_ATTENTION: Final = ("attn_", "ssm_", "shortconv", "indexer", "token_embd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +37,7 @@ class RankWeights:
     """Bytes one rank allocates when the model is loaded.
 
     `parameter_bytes` and `buffer_bytes` are as created; `extra_bytes` is what loading on CUDA adds to them, `freed_bytes`
-    what it frees. Each comes with the reason it is that number.
+    what it frees. Each comes with the reason it is that number. `segment_bytes`: what PyTorch takes of the GPU beyond tensors.
     """
 
     parameter_bytes: int
@@ -45,6 +47,7 @@ class RankWeights:
     why: str
     buffer_why: str
     extra_why: str
+    segment_bytes: int = 0
 
     @property
     def total(self) -> int:
@@ -53,12 +56,22 @@ class RankWeights:
 
 
 def rank_weights(
-    model: Model, work: Work, tp: int, pp: int, rank: int = 0, stage: int = 0, *, capability: tuple[int, int] | None = None
+    model: Model,
+    work: Work,
+    tp: int,
+    pp: int,
+    rank: int = 0,
+    stage: int = 0,
+    *,
+    capability: tuple[int, int] | None = None,
+    attention_tp: int | None = None,
+    mxfp4: tuple[int, int] | None = None,
 ) -> RankWeights:
     """Weights and buffers of tensor-parallel rank `rank`, counted over all copies, in pipeline stage `stage`.
 
     Buffers of one step hold the option `max_num_batched_tokens`, 8192 where it is not set. `capability` is the GPU's
-    compute capability, Hopper's where not given.
+    compute capability, Hopper's where not given. `attention_tp`: so many ranks share attention and embedding, where that is fewer.
+    `mxfp4`: what hidden and intermediate size of MXFP4 experts are rounded up to, where not as in vLLM.
     """
     tokens = work.option("max_num_batched_tokens")
     batch_tokens = tokens if isinstance(tokens, int) else DEFAULT_BATCH_TOKENS
@@ -67,9 +80,10 @@ def rank_weights(
     experts = _local_experts(model.architecture.experts, tp * copies, rank) if work.expert_parallel else 0
     version = work.option("version") if work.engine == "vllm" else None
     kernels = loading_of(version if isinstance(version, str) else None), capability is None or capability[0] == 9
-    sums = _stage_sums(model, work.format, _Cut(tp, pp, stage, experts, tp * copies), mxfp4_padding(capability, marlin), kernels)
+    cut, padding = _Cut(tp, pp, stage, experts, tp * copies, attention_tp or tp), mxfp4 or mxfp4_padding(capability, marlin)
+    sums = _stage_sums(model, work.format, cut, padding, kernels)
     buffers, why = _buffers(model, tp, pp, stage, batch_tokens)
-    return RankWeights(sums.parameters, buffers, sums.loaded.extra, sums.loaded.freed, sums.why, why, sums.loaded.why)
+    return RankWeights(sums.parameters, buffers, sums.loaded.extra, sums.loaded.freed, sums.why, why, sums.loaded.why, sums.loaded.segments)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +102,7 @@ class _Cut:
     stage: int
     experts: int
     expert_tp: int
+    attention_tp: int
 
     @property
     def spread(self) -> bool:
@@ -126,8 +141,10 @@ def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tup
         if tensor.part == "text" and tensor.layer is None and not _on_stage(tensor.role, kind, cut.pp, cut.stage, model.tied_embeddings):
             continue
         routed = tensor.experts > 1
-        whole = _uncut(tensor, kind, model, cut.tp) or (marlin and tensor.role in _NARROW) or (routed and cut.experts) or (cut.spread and tensor.role.endswith("_shexp"))
-        shape = local_shape(tensor, 1 if whole else cut.expert_tp if routed else cut.tp, heads.get(tensor.layer, LayerHeads()))
+        shared = cut.spread and tensor.role.endswith("_shexp")
+        whole = _uncut(tensor, kind, model, cut.tp) or (marlin and tensor.role in _NARROW) or (routed and cut.experts) or shared
+        ranks = cut.expert_tp if routed else cut.attention_tp if tensor.role.startswith(_ATTENTION) else cut.tp
+        shape = local_shape(tensor, 1 if whole else ranks, heads.get(tensor.layer, LayerHeads()))
         if tensor.role == "token_embd" and "embedding" in kind.tower:
             shape = tensor.shape
         if routed and cut.experts:
