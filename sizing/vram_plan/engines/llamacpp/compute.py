@@ -68,7 +68,7 @@ def _record(recorder: Recorder, layers: tuple[Layer, ...]) -> None:
     if is_bert(layers):
         record(recorder, layers)
     else:
-        recorder.whole(shortened(layers, alone=recorder.schedule is None))
+        recorder.whole(shortened(layers, alone=recorder.schedule is None and not recorder.host))
 
 
 @lru_cache(maxsize=2048)

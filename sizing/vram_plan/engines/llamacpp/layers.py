@@ -141,12 +141,15 @@ def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
 
 def shortened(layers: tuple[Layer, ...], *, alone: bool = False) -> tuple[Layer, ...]:
     """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because nodes
-    swap places from one layer to the next. Left whole are models of states only, with an index, or with a cache elsewhere.
-    `alone`: all on one GPU, where two dense layers (or periods) show what more would."""
-    apart = any("indexer.attn_k" in layer.shapes or layer.cache_home not in (-1, layer.home) for layer in layers)
-    if apart or not any(layer.cache for layer in layers):
+    swap places from one layer to the next. Left whole are models with an index, with a cache elsewhere, or of states only.
+    `alone`: all on one GPU, where two layers (or periods) show what more would, unless some are dense and some mixtures."""
+    kinds = set(layers)
+    if any("indexer.attn_k" in layer.shapes or layer.cache_home not in (-1, layer.home) for layer in kinds):
         return layers
-    few = 2 if alone and not any("ffn_down_exps" in layer.shapes for layer in layers) else _RUN
+    if not alone and not any(layer.cache for layer in kinds):
+        return layers
+    routed = any("ffn_down_exps" in layer.shapes for layer in kinds)
+    few = 2 if alone and (not routed or any(layer.state for layer in kinds)) else _RUN
     kept: list[Layer] = []
     for layer, run in groupby(layers):
         count = len(list(run))
