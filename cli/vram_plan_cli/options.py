@@ -22,7 +22,10 @@ def complete_model(incomplete: str) -> list[str]:
 
 
 _MODEL = "A name (llama3-8b), Ollama tag (llama3:8b), Hub id (org/name[@revision], org/name:Q4_K_M), or a path."
-_GPU = "'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 'H100 MIG 3g.40gb', 8GB. Default: this machine's."
+_GPU = (
+    "'RTX 4090', 2xA100-80GB, 'RTX 3090 + RTX 3060', '2 nodes x 8xH100', 'H100 MIG 3g.40gb', 8GB, 'i7-8700 32GB', cpu. "
+    "Default: this machine's."
+)
 
 ModelArgument = Annotated[str, typer.Argument(metavar="MODEL", show_default=False, autocompletion=complete_model, help=_MODEL)]
 ModelsArgument = Annotated[list[str], typer.Argument(metavar="MODEL...", show_default=False, autocompletion=complete_model, help=_MODEL)]

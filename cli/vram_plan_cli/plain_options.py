@@ -12,6 +12,8 @@ from typing import Any
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from .language import chosen_language, say
+
 __all__ = ["PlainCommand", "PlainGroup"]
 
 Reader = Callable[[typer.Context, Any], Any]
@@ -21,10 +23,41 @@ class PlainCommand(TyperCommand):
     def get_params(self, ctx: Any) -> list[Any]:
         return [_plain(parameter) for parameter in super().get_params(ctx)]
 
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(_spoken(ctx))
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        return self.help or "" if chosen_language() else super().get_short_help_str(limit)
+
 
 class PlainGroup(TyperGroup):
     def get_params(self, ctx: Any) -> list[Any]:
         return [_plain(parameter) for parameter in super().get_params(ctx)]
+
+    def get_help(self, ctx: Any) -> str:
+        return super().get_help(_spoken(ctx))
+
+
+class _Spoken:
+    """Help in the chosen language: before a formatter of the command line parser, whose words it says."""
+
+    def write_usage(self, prog: str, args: str = "", prefix: str | None = None) -> None:
+        super().write_usage(prog, args, prefix or say("Usage: "))  # type: ignore[misc]
+
+    def write_heading(self, heading: str) -> None:
+        super().write_heading(say(heading))  # type: ignore[misc]
+
+    def write_text(self, text: str) -> None:
+        super().write_text(say(text))  # type: ignore[misc]
+
+    def write_dl(self, rows: Any, *spaces: int) -> None:
+        super().write_dl([(first, say(second)) for first, second in rows], *spaces)  # type: ignore[misc]
+
+
+def _spoken(ctx: Any) -> Any:
+    if chosen_language():
+        ctx.formatter_class = type("Spoken", (_Spoken, ctx.formatter_class), {})
+    return ctx
 
 
 def _plain(parameter: Any) -> Any:

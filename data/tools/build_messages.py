@@ -33,15 +33,17 @@ WORDS = {"engines/transformers/forward": ["experts", "feed-forward", "norm", "st
 HEADS = ("_HEADER", "_ROWS", "_WORDS", "_COLUMNS", "GROUPS")
 #: What the parser of the command line says.
 PARSER = [
-    "Got unexpected extra argument(s) ({0})", "Invalid value for {0}: {1}", "Missing argument {0}", "No such option: {0}",
-    "No such option: {0} Did you mean {1}?", "Option {0} does not take a value", "Option {0} requires an argument",
+    "  [default: {0}]", "  [env var: {0}]", "  [required]", "Arguments", "Commands", "Got unexpected extra argument(s) ({0})",
+    "Install completion for the current shell.", "Invalid value for {0}: {1}", "Missing argument {0}", "No such option: {0}",
+    "No such option: {0} Did you mean {1}?", "Option {0} does not take a value", "Option {0} requires an argument", "Options",
+    "Show completion for the current shell, to copy it or customize the installation.", "Show this message and exit.", "Usage: ",
 ]  # fmt: skip
 #: Texts for programs: patterns, commands, queries, markup.
 NOT_SPOKEN = re.compile(
     r"\\[dswS.]|\.\*$|\(\?|</|^\s*[-$]|^https?:|^(?:from [\w.]+ )?import "  # patterns, markup, commands
     r"|\{\{[a-z-]+:\S|;[a-z-]+:\S"  # style sheets
     r"|^#[0-9a-f]{3,8}$|-of-\{|var\(--|^(?:bold|dim) [a-z]+$|^[a-z0-9]+(?:_[a-z0-9]+)+$"  # colours, styles, keys
-    r"|^[<.#@{]?[\w.-]+[=/<]|^[a-z_.]+\{|^[A-Z_]+\b(?! [a-z])"  # settings, paths, metrics, constants
+    r"|^[<.#@{]?[\w.-]+[=/<](?!s )|^[a-z_.]+\{|^[A-Z_]+\b(?! [a-z])"  # settings, paths, metrics, constants
 )
 
 
@@ -94,6 +96,13 @@ def texts(tree: ast.AST) -> Iterator[str]:
                 yield text
 
 
+def helps(tree: ast.Module) -> Iterator[str]:
+    """What the help of a command says: the docstring of its function."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef) and not node.name.startswith("_") and (text := ast.get_docstring(node)):
+            yield text
+
+
 def renumbered(text: str) -> str:
     count = itertools.count()
     return re.sub(r"\{\d+\}", lambda _: f"{{{next(count)}}}", text)
@@ -140,7 +149,8 @@ def collected() -> dict[str, list[str]]:
     for package in PACKAGES:
         for path in sorted((ROOT / package).rglob("*.py")):
             module = str(path.relative_to(ROOT / package).with_suffix(""))
-            spoken = {*texts(ast.parse(path.read_text(encoding="utf-8"))), *WORDS.get(module, ())}
+            tree = ast.parse(path.read_text(encoding="utf-8"))
+            spoken = {*texts(tree), *WORDS.get(module, ()), *(helps(tree) if module.startswith(("app", "commands/")) else ())}
             if spoken:
                 found[module] = sorted(spoken)
     return found | {name: shown_of(name, column) for name, column in DATA} | {"typer": PARSER}

@@ -160,6 +160,16 @@ def test_every_sentence_of_a_report_is_translated(run, words: str, elsewhere: No
     assert 'lang="xx"' in page and english("\n".join([*seen, *map(unescape, re.findall(r'aria-label="([^"]*)"', page))])) == []
 
 
+@pytest.mark.parametrize(
+    "command",
+    ["", "plan", "table", "compare", "recommend", "speed", "models", "calibrate", "verify", "report", "gpus", "formats", "hardware"],
+)
+def test_every_help_is_translated(run, command: str, elsewhere: None) -> None:
+    said = run(*filter(None, [command, "--help"])).out
+    commands = ["plan table compare recommend speed models calibrate verify report gpus formats hardware"]
+    assert marked("Usage") in said and english(said, [*commands, "str int float list range auto vram-plan nvml"]) == []
+
+
 def test_the_marks_are_found() -> None:
     """The test above can fail: English that was not collected is seen, names and commands are not."""
     assert english("Fits well.") and english("a 3 sizes") and english("memory-bound")
