@@ -105,6 +105,13 @@ def test_weights(row: dict[str, Any]) -> None:
     assert found == pytest.approx(row["weights"], abs=0.0051 + loose * row["weights"])
 
 
+def test_marlin_pads_mxfp4_experts_and_keeps_a_workspace_on_hopper() -> None:
+    triton, marlin = (vp.plan("gpt-oss-120b", engine="vllm", gpus="H100", context=8192, options=o) for o in ({}, {"moe_backend": "marlin"}))
+    assert marlin.memory.weights - triton.memory.weights > GIB
+    assert marlin.engine["activation"] > triton.engine["activation"]
+    assert "--moe-backend marlin" in marlin.launch[0].command and "--moe-backend" not in triton.launch[0].command
+
+
 @pytest.mark.parametrize(
     ("gpu", "tokens", "sequences"),
     [("H100", 8192, 1024), ("A100 80GB", 2048, 256), ("RTX 4090", 2048, 256), ("B200", 16384, 1024), ("H200", 8192, 1024)],
@@ -134,6 +141,7 @@ def test_profiles_by_version(version: str | None, name: str) -> None:
         ({"version": 0.19}, "version"),
         ({"speculative_tokens": 65}, "speculative_tokens"),
         ({"data_parallel": 0}, "data_parallel"),
+        ({"moe_backend": "cutlass"}, "moe_backend"),
         ({"data_parallel": "two"}, "data_parallel"),
         ({"ubatch": 512}, "ubatch"),
     ],

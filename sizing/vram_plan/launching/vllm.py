@@ -48,6 +48,7 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
     words += _sequences(work, devices, figures)
     words += given(work, (("max_num_batched_tokens", "--max-num-batched-tokens"), ("block_size", "--block-size")))
     words += ["--enable-expert-parallel"] if work.expert_parallel else []
+    words += ["--moe-backend", "marlin"] if work.option("moe_backend") == "marlin" else []
     words += _dtype(model, work) + cache_type("vllm", work) + quantization("vllm", model, work)
     words += ["--trust-remote-code"] if needs_remote_code(model) else []
     words += switch(work, "enforce_eager", "--enforce-eager", True)

@@ -217,7 +217,7 @@ def _rank(
 ) -> _Rank:
     """The terms of one GPU but the pool, and what is left for it."""
     first, last = sum(stages[:stage]), stage == s.pp - 1
-    marlin = not (work.format.name.startswith("MXFP4") and capability(device) == 9)
+    marlin = not (work.format.name.startswith("MXFP4") and capability(device) == 9) or work.option("moe_backend") == "marlin"
     cut = 1 if work.expert_parallel else s.tp * s.dp
     joined = s.tp * s.dp if model.architecture.experts else s.tp  # copies of a model without experts have nothing to say to each other
     activation, why = activation_bytes(model, s, device, samples=last, marlin=marlin, experts_cut=cut)

@@ -28,9 +28,11 @@ OPTIONS: Final[Mapping[str, str]] = {
     "prefix_caching": "keep blocks of finished requests for reuse (true or false, default true)",
     "version": 'vLLM\'s version ("0.19"; default the newest described)',
     "data_parallel": "copies of all but the routed experts, each with its own requests and pool; experts are cut over all GPUs (default 1)",
+    "moe_backend": 'kernels of MXFP4 experts: "auto" (on Hopper Triton\'s) or "marlin" (Hopper without triton_kernels, as 0.11 from pip)',
     "speculative_tokens": "tokens the model's own draft layers propose at once (0 to 64, default 0)",
 }
 _MAX_TOKENS: Final = 1 << 30
+_MOE_BACKENDS: Final = ("auto", "marlin")
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,8 @@ def read_settings(model: Model, work: Work, devices: tuple[Device, ...]) -> Sett
     tokens, sequences = batch_defaults(devices[0] if devices else None, version)
     tokens = whole(given, "max_num_batched_tokens", 1, _MAX_TOKENS) or tokens
     tp, pp = split(model, work, devices)
+    if given.get("moe_backend") not in (None, *_MOE_BACKENDS):
+        raise UsageError(f"moe_backend is {str(given['moe_backend'])[:40]!r}", f"one of {', '.join(_MOE_BACKENDS)} belongs there")
     return Settings(
         profile=profile,
         utilization=fraction(given, "gpu_memory_utilization") or profile.gpu_memory_utilization,
