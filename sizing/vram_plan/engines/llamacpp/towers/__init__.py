@@ -22,13 +22,17 @@ from .tower import Tower, section
 __all__ = ["KINDS", "reads_towers", "tower_note", "tower_terms"]
 
 #: Families llama.cpp has a graph for that is not laid out here.
-_UNKNOWN: Final = frozenset({"gemma3n", "dots3_note", "granite4_vision"})
+_UNKNOWN: Final = frozenset({"dots3_note", "granite4_vision"})
 #: What their buffer is taken to be: that of Qwen3.6-27B's projector, as llama.cpp logged it.
 _GUESS: Final = 248 * MIB
 #: Families whose DeepStack widens an image's tokens, and which hear too.
 _MISMATCHED: Final = frozenset({"qwen3_omni_moe", "qwen3_omni_moe_thinker"})
 #: Families whose graph is laid out from the source alone: no file of theirs was at hand to hold it to the engine.
 _UNCHECKED: Final = frozenset({"qwen4_exp"})
+
+
+#: What llama.cpp logs for MobileNetV5 300M, the tower of every Gemma 3n: 556.90 MiB.
+_MOBILENET: Final = 583_953_408
 
 
 class _Buffer(NamedTuple):
@@ -40,7 +44,7 @@ class _Buffer(NamedTuple):
 
 def reads_towers(model: Model) -> bool:
     """Whether llama.cpp reads this family's images or sound at all."""
-    return model.architecture.family in (*IMAGES, *AUDIO, *_UNKNOWN)
+    return model.architecture.family in (*IMAGES, *AUDIO, *_UNKNOWN, "gemma3n")
 
 
 def tower_note(model: Model) -> str:
@@ -64,6 +68,9 @@ def tower_terms(model: Model, kind: str = "F16") -> tuple[Term, ...]:
     if family in _UNKNOWN:
         why = "activations of the tower, as logged for Qwen3.6-27B at 1472²"
         return file, Term("mmproj_compute", _GUESS, "fallback", why, "compute")
+    if family == "gemma3n":
+        why = "one image of 768 × 768 pixels through the tower, 256 tokens, the most one gets"
+        return file, Term("mmproj_compute", _MOBILENET, "measured", why, "compute")
     image, sound = _image(model), _sound(model)
     size = sum(buffer.bytes for buffer in (image, sound) if buffer)
     basis: Basis = "fallback" if family in _UNCHECKED else "formula"

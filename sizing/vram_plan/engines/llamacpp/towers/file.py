@@ -36,6 +36,8 @@ _BREAKS: Final = frozenset({"llava", "mistral3"})
 _GEMMA_LIMITED: Final = ("a.ffn", "a.attn_q", "a.attn_k", "a.attn_v", "a.attn_out", "a.conv_in", "a.conv_out")
 #: LLaVA, whose files a script of its own writes: CLIP without its last layer and norm, positions in 16 bits.
 _CLIPPED: Final = frozenset({"llava", "llava_next"})
+#: Numbers of MobileNetV5's norms and gains, which stay in fp32; its convolutions are in 16 bits where another format is asked for too.
+_VECTORS: Final = 287_168
 #: Roles no file has.
 _DROPPED: Final = ("a.bos_eos", "v.mask_token", "v.head.probe")
 
@@ -43,6 +45,8 @@ _DROPPED: Final = ("a.bos_eos", "v.mask_token", "v.head.probe")
 def tower_tensors(model: Model) -> tuple[Tensor, ...]:
     """The weights of the towers and projectors, under whichever part transformers counts them; of LLaVA's CLIP all but the last layer."""
     found = tuple(t for t in model.architecture.tensors if t.role.startswith(("v.", "a.", "mm.")) and t.role not in _DROPPED)
+    if model.architecture.family == "gemma3n":  # whose sound llama.cpp does not read
+        return tuple(t for t in found if t.role == "v.timm" or (t.role.startswith("mm.") and not t.role.startswith("mm.a.")))
     if model.architecture.family not in _CLIPPED or all(t.role != "v.position_embd" for t in found):
         return found
     last = max((t.layer for t in found if t.layer is not None), default=-1)
@@ -58,7 +62,11 @@ def stored_as(model: Model, kind: str) -> Iterator[tuple[str, tuple[int, ...], s
     """Role, shape and number format of each tensor of a file written as `kind`, one of `KINDS`."""
     family = model.architecture.family
     for t in tower_tensors(model):
-        yield t.role, _written(t, family), _stored(t, family, kind)
+        if t.role == "v.timm":
+            yield t.role, (max(t.shape[0] - _VECTORS, 0),), "F32" if kind == "F32" else "F16"
+            yield t.role, (_VECTORS,), "F32"
+        else:
+            yield t.role, _written(t, family), _stored(t, family, kind)
     for role, shape in _added(model, family):
         yield role, shape, "F32"
 

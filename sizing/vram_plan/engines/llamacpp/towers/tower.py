@@ -36,7 +36,7 @@ class Tower:
         self.tensors = tensors
         self.shapes = {t.role: t.shape for t in reversed(tensors) if t.layer in (None, 0)}
         self.layers = len({t.layer for t in tensors if t.layer is not None and t.role in (f"{prefix}.ln1", f"{prefix}.attn_q")})
-        self.width = self.columns(f"{prefix}.ln1")
+        self.width = self.columns(f"{prefix}.ln1") or self.rows(f"{prefix}.patch_embd") or self.rows(f"{prefix}.conv1") or 1
         self.side = 0
         self.graph = Graph(self.head)
 
