@@ -47,7 +47,8 @@ def spread_bytes(run: Run, device: int) -> int:
 
 
 def _between(context: Context, peak: Callable[[Context], int]) -> int:
-    context = context._replace(parallel=1 << (context.parallel - 1).bit_length())
+    many = 1 << max((context.parallel - 1).bit_length() - 3, 0)  # up to 8 sequences each number of them, then 4 numbers an octave
+    context = context._replace(parallel=-(-context.parallel // many) * many)
     octave = max(1 << (context.length.bit_length() - 1), CELLS)
     step = max(octave // _STEPS, CELLS)
     low = octave + (context.length - octave) // step * step
