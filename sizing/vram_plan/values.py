@@ -63,6 +63,8 @@ def _compared(value: Any) -> dict[str, Any]:
     fields: Callable[[Any], Any] = attrgetter(*names)
 
     def __eq__(self: Any, other: object) -> bool:
+        if self is other:
+            return True
         return bool(fields(self) == fields(other)) if other.__class__ is self.__class__ else NotImplemented
 
     def __hash__(self: Any) -> int:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import lru_cache
 from math import prod
+from operator import itemgetter
 from typing import Final
 
 from ..models.architecture import Architecture, Tensor
@@ -52,18 +53,20 @@ _FP32: Final = (
 def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
     """The tensors of the model's 16-bit GGUF: matrices as F16, the rest as F32."""
     parts = ("text", "mtp") if architecture.family in _KEEP_DRAFTS else ("text",)
-    split = architecture.family not in _WHOLE_KV_B
+    roles = set(map(itemgetter(0), architecture.tensors))
+    split = "attn_kv_b" in roles and architecture.family not in _WHOLE_KV_B
     values = _value_widths(architecture.tensors) if split else {}
-    found: list[Tensor] = []
-    roles = {t.role for t in architecture.tensors if t.layer is None}
     dropped = (*(() if "cls.output" in roles else _POOLER), *(_WORD_HEAD if "mlm_dense" in roles else ()))
+    kept = {role for role in roles if role not in dropped and not role.startswith(_BESIDE)}
+    found: list[Tensor] = []
     for tensor in architecture.tensors:
-        if tensor.part not in parts or tensor.role in dropped or tensor.role.startswith(_BESIDE):
+        role, layer, shape, experts, _, part = tensor
+        if part not in parts or role not in kept:
             continue
-        if split and tensor.role == "attn_kv_b":
-            found.extend(_split_kv_b(tensor, architecture, values.get(tensor.layer, 0)))
+        if split and role == "attn_kv_b":
+            found.extend(_split_kv_b(tensor, architecture, values.get(layer, 0)))
         else:
-            found.append(_written(tensor))
+            found.append(Tensor(role, layer, shape, experts, _stored(role, shape), part))
     return (*found, *_corrections(architecture, found))
 
 
@@ -111,10 +114,6 @@ def _split_kv_b(tensor: Tensor, a: Architecture, values: int) -> tuple[Tensor, T
         Tensor("attn_k_b", tensor.layer, (heads, rank, k), 0, "F16", tensor.part),
         Tensor("attn_v_b", tensor.layer, (heads, v, rank), 0, "F16", tensor.part),
     )
-
-
-def _written(t: Tensor) -> Tensor:
-    return Tensor(t.role, t.layer, t.shape, t.experts, _stored(t.role, t.shape), t.part)
 
 
 @lru_cache(maxsize=1 << 14)

@@ -142,8 +142,8 @@ def global_shapes(a: Architecture) -> Mapping[str, tuple[int, ...]]:
 def shortened(layers: tuple[Layer, ...], *, alone: bool = False) -> tuple[Layer, ...]:
     """A model with the same peak and fewer layers: of runs of equal ones some are left out, an even number, because nodes
     swap places from one layer to the next. Left whole are models with an index, with a cache elsewhere, or of states only.
-    `alone`: all on one GPU, where two layers (or periods) show what more would, unless some are dense and some mixtures."""
-    kinds = set(layers)
+    `alone`: all on one GPU, where two layers (or periods) show what more would, but of mixtures without states."""
+    kinds = {id(layer): layer for layer in layers}.values()
     if any("indexer.attn_k" in layer.shapes or layer.cache_home not in (-1, layer.home) for layer in kinds):
         return layers
     if not alone and not any(layer.cache for layer in kinds):
@@ -163,7 +163,7 @@ def shortened(layers: tuple[Layer, ...], *, alone: bool = False) -> tuple[Layer,
 
 def _period(layers: tuple[Layer, ...]) -> int:
     """After how many layers the pattern repeats (Gemma 3: 6); 0 where it does not."""
-    return next((n for n in range(2, min(len(layers) // 2, 16)) if all(a == b for a, b in zip(layers, layers[n:], strict=False))), 0)
+    return next((n for n in range(2, min(len(layers) // 2, 16)) if layers[n:] == layers[:-n]), 0)
 
 
 def rotation(width: int, kind: str) -> int:
