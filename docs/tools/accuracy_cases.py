@@ -219,7 +219,7 @@ def spread_cases(every: int) -> Found:
 
 def vllm_weight_cases(every: int) -> Found:
     """Parameter and buffer bytes of a rank, and refused splits, against vLLM's own classes."""
-    for row in rows("vllm_weights.jsonl", every):
+    for row in (*rows("vllm_weights.jsonl", every), *rows("vllm_more.jsonl", every)):
         model = local(row["config"]) if "config" in row else named(row["model"])
         kind = kind_of(model.architecture)
         format = find_format(row["format"] or model.stored_format)
@@ -235,7 +235,8 @@ def vllm_weight_cases(every: int) -> Found:
             naive = textbook_weights(model.parameters.total, format.name, tp * pp)
             label = f"{name}, tensor parallel {tp}, pipeline {pp}, rank {rank}"
             yield Case("vLLM grid", "parameters of a rank", kind, label, found.parameter_bytes, parameters, naive)
-            yield Case("vLLM grid", "buffers of a rank", kind, label, found.buffer_bytes, buffers)
+            if buffers is not None:
+                yield Case("vLLM grid", "buffers of a rank", kind, label, found.buffer_bytes, buffers)
         for tp, pp, *_ in row.get("refused", ()):
             label = f"{name}, tensor parallel {tp}, pipeline {pp}"
             yield Case("vLLM grid", "refused splits", kind, label, float(refusal(model, work, tp, pp) is not None), 1.0)

@@ -27,6 +27,7 @@ from vram_plan_data import ROOT
 DATA = Path(__file__).parent.parent / "data"
 CASES = [json.loads(line) for line in (DATA / "vllm_weights.jsonl").read_text("utf-8").splitlines()][1:]
 EXPERTS = [json.loads(line) for line in (DATA / "vllm_experts.jsonl").read_text("utf-8").splitlines()][1:]
+MORE = [json.loads(line) for line in (DATA / "vllm_more.jsonl").read_text("utf-8").splitlines()][1:]
 EVERY_LAYER = range(1 << 20)
 #: Its 4-bit rows quantise SigLIP too, which no such checkpoint does; vLLM then refuses every split.
 TOWER_IN_4_BITS = ("google/gemma-3-27b-it", ("AWQ", "W4A16"))
@@ -82,6 +83,20 @@ def test_every_rank_of_the_grid(folder: Path) -> None:
     assert not wrong
     assert total > 900
     assert equal > total / 2
+
+
+@pytest.mark.parametrize("case", MORE[::2], ids=lambda case: case["model"])
+def test_models_and_quantisations_of_no_catalogue(case: dict[str, Any], tmp_path: Path) -> None:
+    """Every second of them (`make accuracy` takes all): parameters and buffers within 0.1 %, and what vLLM refused is refused."""
+    (tmp_path / "config.json").write_text(json.dumps(case["config"]))
+    found = vp.load(str(tmp_path / "config.json"), offline=True)
+    for tp, pp, rank, parameters, buffers in case.get("rows", ()):
+        got = rank_weights(found, work(found), tp, pp, rank)
+        assert not off(got.parameter_bytes, parameters), (tp, got.parameter_bytes, parameters)
+        assert buffers is None or not off(got.buffer_bytes, buffers), (tp, got.buffer_bytes, buffers)
+        assert refusal(found, work(found), tp, pp) is None
+    for tp, pp, why in case.get("refused", ()):
+        assert refusal(found, work(found), tp, pp), (tp, why)
 
 
 @pytest.mark.parametrize("case", EXPERTS, ids=lambda case: case["model"])

@@ -33,6 +33,8 @@ _DEFAULT_SHARES: Final = {
     **dict.fromkeys(("glm", "glm4", "glm4_moe", "glm4v", "glm4v_moe", "nemotron"), 0.5),
     **dict.fromkeys(("qwen3_5", "qwen3_5_moe", "qwen3_next", "stablelm"), 0.25),
 }
+#: Frames of a block where Granite Speech's config does not say (configuration_granite_speech.py).
+_SOUND_BLOCK: Final = 200
 #: Four scales in fp32 on the device and two on the host, as the attention layer's tensors (attention.py).
 ATTENTION_LAYER_BYTES: Final = 24
 
@@ -150,10 +152,14 @@ def batch_buffer_bytes(model: Model, batch_tokens: int, tp: int) -> int:
 
 def layer_buffer_bytes(model: Model, tp: int, layers: range) -> int:
     """Small things beside the layers: attention's scales, KDA's fp32 convolutions (kda.py), Falcon-Mamba's bare norms
-    (mamba_mixer.py), Falcon-H1's multipliers, GPTBigCode's mask, the numbered positions of CLIP and SigLIP towers."""
+    (mamba_mixer.py), Falcon-H1's multipliers, GPTBigCode's mask, Granite Speech's encoder, the
+    numbered positions of CLIP and SigLIP towers."""
     words, size = vllm_class(model).rope, 0
     if "bare" not in words:
         size = ATTENTION_LAYER_BYTES * sum(c.kind not in ("recurrent", "cross") and c.layer in layers for c in model.cache_layers)
+    if "conformer" in words:  # distances within a block of sound (granite_speech.py)
+        encoder = (model.config or {}).get("encoder_config")
+        size += 8 * _whole(encoder.get("context_size") if isinstance(encoder, Mapping) else None, _SOUND_BLOCK) ** 2
     if "mask" in words:
         size += _whole(text_config(model).get("n_positions"), 0) ** 2
     for tensor in model.architecture.tensors:
@@ -164,6 +170,8 @@ def layer_buffer_bytes(model: Model, tp: int, layers: range) -> int:
             size += 2 * local_shape(tensor, tp, layer_heads(model)[tensor.layer])[0]
         elif "state_norms" in words and tensor.role == "ssm_x" and held:
             size += 2 * tensor.shape[0]
+        elif "conformer" in words and tensor.role == "a.conv_dw":
+            size += 4 * tensor.shape[0] + 8  # a batch norm's mean, variance and count
         elif "position_ids" in words and tensor.role == "v.position_embd":
             size += 8 * tensor.shape[0]
     return size
