@@ -84,6 +84,17 @@ def test_internvl_as_published_has_the_same_tower() -> None:
     assert [t.bytes for t in tower_terms(from_config(published, "chat"))] == [t.bytes for t in tower_terms(named("internvl3-8b"))]
 
 
+def test_deepseek_ocr_calls_itself_deepseek_vl2() -> None:
+    """Its encoders are Unlimited-OCR's; a patch embedding nothing reads is all it has besides."""
+    sam = {"downsample_channels": [512, 1024], "global_attn_indexes": [2, 5, 8, 11], "heads": 12, "layers": 12, "width": 768}
+    clip = {"heads": 16, "image_size": 224, "layers": 24, "patch_size": 14, "width": 1024}
+    words = {"hidden_size": 1280, "num_hidden_layers": 2, "num_attention_heads": 10, "num_key_value_heads": 10, "use_mla": False}
+    widths = {"clip-l-14-224": clip, "sam_vit_b": sam}
+    found = from_config({"model_type": "deepseek_vl_v2", "language_config": words, "vision_config": {"width": widths}}, "ocr")
+    (file, compute), (same, alike) = tower_terms(found), tower_terms(named("unlimited_ocr"))
+    assert compute.bytes == alike.bytes and file.bytes - same.bytes == 4 * 1024 * 588
+
+
 def test_two_towers_the_engine_does_not_load_together_are_told() -> None:
     found = vp.plan("Qwen/Qwen3-Omni-30B-A3B-Instruct", engine="llama.cpp", quant="Q4_K_M", context=4096, options={"mmproj": True})
     assert any("refuses a file with both" in note.text for note in found.notes)

@@ -227,13 +227,17 @@ def deepseek_ocr2(c: Config) -> Architecture:
 
 @family("unlimited_ocr")
 def unlimited_ocr(c: Config) -> Architecture:
-    """SAM beside a CLIP that reads SAM's features (no patch embedding, no last norm)."""
-    t = read_text(c, "unlimited_ocr_text", fixed=True)
+    return page_reader(c, read_text(c, "unlimited_ocr_text", fixed=True), section(c, "vision_config"))
+
+
+def page_reader(c: Config, t: Architecture, v: Config, *, patches: bool = False) -> Architecture:
+    """SAM beside a CLIP that reads SAM's features (no last norm, and a patch embedding, which nothing reads, in the first only)."""
     inv = tower_inventory(t)
-    v = section(c, "vision_config")
     channels = _sam_and(inv, v, 1024)
     s = read_vit(section(v, "encoder_config"), hidden=1024, layers=24, heads=16, ffn=4096, patch=14)
     inv.add("v.class_embd", None, s.hidden)
+    if patches:
+        inv.add("v.patch_embd_unread", None, s.hidden, s.patch_width)
     inv.add("v.position_embd", None, s.positions + 1, s.hidden)
     lone_norm(inv, "v.pre_ln", s.hidden)
     blocks(inv, s)

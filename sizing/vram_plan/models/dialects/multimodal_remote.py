@@ -13,6 +13,7 @@ from .audio import gemma3n_audio, phi4_audio
 from .blocks import Inventory
 from .config import Config
 from .multimodal import two_layers
+from .multimodal_bridged import page_reader
 from .nested import join, read_text, section, tower_inventory
 from .registry import family, known_reader
 from .resamplers import image_tokenizer, perceiver_resampler
@@ -195,10 +196,15 @@ def _minicpm_language(c: Config) -> str:
 
 @family("deepseek_vl_v2")
 def deepseek_vl_v2(c: Config) -> Architecture:
-    """DeepSeek-VL2: SigLIP so400m with its pooling head, a projector on 2 × 2 patches. Checked: tiny 3.37 B, as published."""
+    """DeepSeek-VL2: SigLIP so400m with its pooling head, a projector on 2 × 2 patches. Checked: tiny 3.37 B, as published.
+
+    DeepSeek-OCR has this type too: 3,336,106,240 by this reading, 3 B says its page.
+    """
     inner = section(c, "language_config")
     plain = inner.raw.get("use_mla") is False or (inner.raw.get("kv_lora_rank", 1) is None)
     t = read_text(c, "deepseek" if plain else "deepseek_v2", fixed=True, keys=("language_config", "text_config"))
+    if (widths := section(c, "vision_config").section("width")) is not None:
+        return replace(page_reader(c, t, _published_pages(widths), patches=True), family="unlimited_ocr")
     inv = tower_inventory(t)
     s = _timm_siglip(inv, section(c, "vision_config"), 27, 1152, 3.7362, 14)
     inv.part = "projector"
@@ -208,6 +214,16 @@ def deepseek_vl_v2(c: Config) -> Architecture:
     two_layers(inv, s * factor**2, width * p.integer("mlp_ratio", default=1, high=64), width)
     inv.add("mm.marks", None, 2, width)
     return join(c, t, inv)
+
+
+def _published_pages(widths: Config) -> Config:
+    """DeepSeek-OCR's two encoders, whose numbers lie under their names, as Unlimited-OCR's config has them."""
+    sam, clip = section(widths, "sam_vit_b"), section(widths, "clip-l-14-224")
+    names = {"hidden_size": "width", "num_hidden_layers": "layers", "num_attention_heads": "heads"}
+    pages, features = ({key: part.raw[name] for key, name in names.items() if name in part.raw} for part in (sam, clip))
+    pages |= {key: sam.raw[key] for key in ("downsample_channels", "global_attn_indexes") if key in sam.raw}
+    features |= {key: clip.raw[key] for key in ("image_size", "patch_size") if key in clip.raw}
+    return Config({"sam_config": pages, "encoder_config": features}, widths.where)
 
 
 def _timm_siglip(inv: Inventory, v: Config, layers: int, width: int, ratio: float, patch: int) -> int:

@@ -22,7 +22,7 @@ KINDS: Final = ("F16", "BF16", "F32", "Q8_0")
 #: Roles written without `.weight`, which stay in fp32 whatever their shape.
 _BARE: Final = (
     "v.class_embd", "v.position_embd", "a.position_embd", "mm.position_embd", "mm.query", "mm.marks", "a.rel_pos", "a.ffn1_ln", "a.ffn2_ln",
-    "a.ln",
+    "a.ln", "v.patch_embd_unread",
 )  # fmt: skip
 #: Kernels in 16 bits in an F16 file and in 32 in any other.
 _KERNELS: Final = ("v.patch_embd", "mm.patch", "mm.patch_merger", "mm.conv", "mm.conv_out", "v.downsample1", "v.downsample2")
