@@ -23,7 +23,8 @@ llama.cpp's (0c1e57098) own projection for one emulated CUDA GPU with all layers
 the driver's context is apart. Nothing is fitted, but the rules of the compute buffer were completed on these very rows.
 `tests/engines/test_llamacpp_real.py` tries the same on a real engine, with tiny models of each kind of cache.""",
     "llama.cpp, spread": """\
-The same engine with layers or experts in host memory, and over two to four GPUs of equal memory: each GPU's own buffers, and the host's.
+The same engine with layers or experts in host memory, over two to four GPUs of equal memory, and with 3, 6 and 10 sequences: each GPU's own
+buffers, and the host's.
 *Unseen* rows, of other models at other settings, were projected before and compared once the rules stood, in one go; what their first
 comparison showed (1.3 % of 2,424 totals off by more than 1 %) was then looked into as well, so this table is a little better than it was.
 """,
