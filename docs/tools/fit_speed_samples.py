@@ -50,8 +50,9 @@ def _common(case: Case, reads: Reads, rates: Rates, seconds: float) -> dict[str,
     return {
         "gpu": rates.architecture if case.backend == "cpu" else case.gpu, "group": f"{case.gpu} {case.source}",
         "architecture": rates.architecture, "moe": bool(reads.experts), "family": reads.weight_family,
-        "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": _direct(case, reads), "told": case.trust == "A",
-        "average": case.engine == "llamafile", "seconds": seconds, "generation": generation(rates.architecture), "dies": rates.dies - 1,
+        "flash": case.flash_attn, "age": age_of(case.build) if case.build else 0.0, "direct": _direct(case, reads),
+        "told": case.trust == "A", "average": case.engine == "llamafile", "seconds": seconds,
+        "generation": generation(rates.architecture), "dies": rates.dies - 1,
     }  # fmt: skip
 
 

@@ -50,6 +50,16 @@ def test_memory_is_what_the_name_says(text: str, memory: float, bandwidth: float
     assert device.spec.bandwidth_bytes_per_s == pytest.approx(bandwidth, rel=0.01)
 
 
+def test_memory_wide_for_a_gpu_beside_is_told_apart():
+    def wide(text: str) -> bool:
+        spec = parse_gpus(text).devices[0].spec
+        return spec is not None and spec.unified
+
+    assert wide("Core Ultra 7 258V 32GB")
+    assert not wide("Core Ultra 7 155H 32GB DDR5-5600")
+    assert not wide("Raspberry Pi 5 16GB")
+
+
 def test_memory_speed_not_said_is_told():
     assert parse_gpus("Ryzen 9 7950X 64GB").notes == (
         "AMD Ryzen 9 7950X: memory taken as DDR5-5200, the fastest it supports, 83 GB/s; say another as: 64GB DDR5-5200",

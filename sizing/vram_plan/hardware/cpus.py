@@ -22,7 +22,7 @@ __all__ = ["CpuRow", "cpu_catalogue", "cpu_named", "cpu_of_system", "cpu_spec"]
 
 #: A channel of DDR: 64 bits (DDR5 splits it in two, LPDDR in four; their widths are summed in the catalogue).
 _CHANNEL_BITS: Final = 64
-_SPEED: Final = re.compile(r"\b(?:lp)?ddr\d?[a-z]?[- ]?(\d{3,5})\b")
+_SPEED: Final = re.compile(r"\b((?:lp)?ddr\d?[a-z]?)[- ]?(\d{3,5})\b")
 _CHANNELS: Final = re.compile(r"\b(\d{1,2}) ?(?:ch|channels?)\b")
 _MEMORY: Final = re.compile(r"\b(\d{1,5}(?:\.\d{1,2})?) ?(gi?b|ti?b)\b")
 _NOISE: Final = frozenset({"amd", "intel", "qualcomm", "cpu", "processor", "with", "w", "r", "tm", "ryzen", "core", "rockchip", "aws"})
@@ -56,6 +56,7 @@ class _Memory(NamedTuple):
     bytes: int
     mts: int
     channels: int
+    kind: str
 
 
 def _row(row: Mapping[str, str]) -> CpuRow:
@@ -75,16 +76,18 @@ def cpu_catalogue() -> tuple[CpuRow, ...]:
 
 
 @lru_cache(maxsize=256)
-def cpu_spec(row: CpuRow, mts: int = 0, channels: int = 0) -> GpuSpec:
-    """A row in the form of an accelerator's: bandwidth bus × transfers, arithmetic cores × mean clock × operations a clock."""
+def cpu_spec(row: CpuRow, mts: int = 0, channels: int = 0, memory: str = "") -> GpuSpec:
+    """A row in the form of an accelerator's: bandwidth bus × transfers, arithmetic cores × mean clock × operations a clock. `unified`
+    where the memory is LPDDR as wide as a GPU beside the cores wants it."""
     bits = channels * _CHANNEL_BITS or row.bus_bits
+    wide = (memory or row.memory).startswith("LP") and bits >= 2 * _CHANNEL_BITS
     clocks = row.cores * (row.base_ghz + row.boost_ghz) / 2 * 1e9
     return GpuSpec(
         name=row.name, vendor="CPU", aliases=row.aliases, memory_bytes=0, reported_bytes=None, usable_bytes=None, memory_basis="nominal",
         memory_note="", memory_options=(), bandwidth_bytes_per_s=bits / 8 * (mts or row.memory_mts) * 1e6,
         fp32_flops=clocks * row.fp32_per_clock, fp16_flops=None, bf16_flops=None, fp8_flops=None, fp4_flops=None,
         int8_ops=clocks * row.int8_per_clock, power_w=None, compute_capability=None, interconnect="", release_year=row.release_year,
-        unified=False, usable_shares=((None, Fraction(1)),), gpus_per_card=1, usual_for=(), usual_because="", common=False,
+        unified=wide, usable_shares=((None, Fraction(1)),), gpus_per_card=1, usual_for=(), usual_because="", common=False,
         accumulate_note="", source=row.source, notes=row.notes, cores=row.cores,
     )  # fmt: skip
 
@@ -104,7 +107,7 @@ def _memory(text: str) -> tuple[str, _Memory]:
     for pattern in (_SPEED, _MEMORY, _CHANNELS):
         text = pattern.sub(" ", text)
     bytes_ = round(float(size[1]) * (GIB << 10 if size[2][0] == "t" else GIB)) if size else 0
-    return text, _Memory(bytes_, int(speed[1]) if speed else 0, int(channels[1]) if channels else 0)
+    return text, _Memory(bytes_, int(speed[2]) if speed else 0, int(channels[1]) if channels else 0, speed[1].upper() if speed else "")
 
 
 def cpu_named(text: str) -> tuple[Device, str] | None:
@@ -126,7 +129,7 @@ def cpu_named(text: str) -> tuple[Device, str] | None:
     if memory.mts > _MOST_MTS or memory.channels > 2 * row.bus_bits // _CHANNEL_BITS or not GIB // 4 <= memory.bytes <= 64 << 40:
         example = f"for example: '{row.name} 64GB {row.memory}-{row.memory_mts}'"
         raise UsageError(f"{text[:60]!r} says memory that no {row.name} has", example)
-    spec = cpu_spec(row, memory.mts, memory.channels)
+    spec = cpu_spec(row, memory.mts, memory.channels, memory.kind)
     return _device(row, spec, memory), _taken(row, memory)
 
 
@@ -155,4 +158,4 @@ def cpu_of_system(name: str, threads: int) -> tuple[GpuSpec | None, str]:
         return None, ""
     if not row.cores <= threads <= row.threads:
         return None, f"no speed: {threads} threads are seen, one {row.name} has {row.threads}: the share of its memory's speed is not known"
-    return cpu_spec(row), _taken(row, _Memory(0, 0, 0))
+    return cpu_spec(row), _taken(row, _Memory(0, 0, 0, ""))

@@ -136,7 +136,7 @@ def decode_constants(
     kv_share = part["kv_share_flash" if flash_attention else "kv_share_plain"]
     return DecodeConstants(
         share * _of(part["family"], family), part["issue_bytes_per_flop"], share * kv_share,
-        0.0 if flash_attention else part["repeat_plain"], share, layer * 1e-6, Spread(*spread),
+        part.get("repeat_flash", 0.0) if flash_attention else part["repeat_plain"], share, layer * 1e-6, Spread(*spread),
         _evidence(backend, part, architecture, part["architectures"]),
     )  # fmt: skip
 

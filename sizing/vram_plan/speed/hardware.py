@@ -28,6 +28,7 @@ _NO_INT8_TENSORS: Final = ("6.0", "7.0")
 class Rates:
     """Bytes and operations per second of one GPU. `tensor_flops` is the matrix rate of 16-bit or int8 prefill,
     `issue_flops` multiprocessors × clock (in 1,024 operations), which quantised kernels follow; of a processor its fp32 rate.
+    `dies` is 2 of a chip of two, and of a processor whose memory is a GPU's too: more than its cores alone can draw on.
     `layer_scale` is a processor's cores by sixteens: after each operation all of them wait for each other."""
 
     bandwidth: float
@@ -74,7 +75,7 @@ def _rates(spec: GpuSpec, backend: str) -> Rates | None:
         fp8_flops=fp8,
         fp4_flops=spec.fp4_flops or bf16,
         architecture=architecture_key(spec.vendor, spec.name, spec.compute_capability),
-        dies=2 if spec.vendor == "Apple" and "Ultra" in spec.name else 1,
+        dies=2 if (spec.vendor == "Apple" and "Ultra" in spec.name) or (spec.cores and spec.unified) else 1,
         layer_scale=spec.cores / _CORES if spec.cores else 1.0,
     )
 
