@@ -28,7 +28,7 @@ _MOST_TEXT = 2000
 _DEEP = 12
 _MOST_TRIES = 300
 _MOST_KNOWN = 4096
-_MARKS: Final = {mark: mark for mark in ("; ", ". ", ": ", " · ", ", ")}
+_MARKS: Final = {mark: mark for mark in ("; ", ". ", ": ", ", ")}
 
 _Shape = tuple[tuple[str, ...], str]
 
@@ -81,6 +81,9 @@ class Language:
         if not best[0] or not deep or self._tries > _MOST_TRIES:
             return best
         self._tries += 1
+        if " · " in text:  # joins what stands alone, never within a template
+            parts = text.split(" · ")
+            return self._together(parts, (" · ",) * (len(parts) - 1), deep)
         for way in chain(self._templates(text, deep), self._clauses(text, deep)):
             if way[0] < best[0] and len(way[1]) <= _MOST_TEXT:
                 best = way

@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("sizing/vram_plan", "cli/vram_plan_cli")
 #: Words with a space between them, or a word of its own that is no name of a file, key or option.
-SPOKEN = re.compile(r"[A-Za-z]{2,}[,:;.]? (?:[A-Za-z{(×÷=]|\d)|[}\d%×] ?[a-z]{2,}|}-[a-z]{2,}|[a-z]{2,} ?\{")
+SPOKEN = re.compile(r"[A-Za-z]{2,}[,:;.']? (?:[A-Za-z{(×÷=]|\d)|[}\d%×] ?(?:a )?[a-z]{2,}|}-[a-z]{2,}|[a-z]{2,} ?\{")
 #: An option with words about it.
 OPTION = re.compile(r"--[a-z-]+ (?:.* )?[a-z]+ [a-z]+")
 #: Columns of the shipped tables that are shown as they are.

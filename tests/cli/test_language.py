@@ -118,7 +118,11 @@ def test_a_plan_and_an_error_are_said_in_it(run, tmp_path: Path, monkeypatch: py
         "gemma3-27b --ctx 128k --engine transformers --gpu A100-80GB --explain --plot", "llama3-8b --tp 3 --gpu 3x3090 --engine vllm",
         "table qwen3-8b --gpu 8GB", "table gpt-oss-20b --engine vllm", "compare llama3-8b qwen3-8b --bits 4 --gpu 'RTX 4060'",
         "compare llama3-70b --gpu 'RTX 3090; H100'", "recommend qwen3-8b --gpus '1x RTX 4060'",
-        "recommend llama3-70b --gpus 'RTX 4060'", "models --gpu 8GB qwen3", "models qwen3", "gpus 4090", "formats", "hardware",
+        "recommend llama3-70b --gpus 'RTX 4060'",
+        "recommend gpt-oss-120b --ctx 64k --parallel 8 --gpus 'H100; 1x RTX 4090' --price 'H100=2/h'",
+        "speed gpt-oss-20b --gpu H100 --output 500",
+        "llava-1.5-7b --bits 4 --gpu 'RTX 4060'", "llama3-8b --gpu 'RTX 3090' --engine llama.cpp --set draft=llama3.2-1b",
+        "models --gpu 8GB qwen3", "models qwen3", "gpus 4090", "formats", "hardware",
         "speed llama3-8b --gpu 'RTX 4090' --engine vllm",
     ],
 )  # fmt: skip

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from vram_plan.results import DevicePlan
 
 __all__ = [
-    "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "label_of", "note_lines", "plan_title", "print_explanation",
-    "print_plan", "print_verdict", "put", "seconds", "show", "speed_lines", "verdict_sentence",
+    "ENGINE_NAMES", "GROUPS", "VERDICT_STYLE", "console", "device_name", "hanging", "label_of", "note_lines", "plan_title",
+    "print_explanation", "print_plan", "print_verdict", "put", "seconds", "show", "speed_lines", "verdict_sentence",
 ]  # fmt: skip
 
 GROUPS: Final = (("weights", "█", "cyan", "weights"), ("kv_cache", "▓", "magenta", "KV cache"), ("state", "▒", "blue", "state"),
@@ -75,10 +75,11 @@ def print_explanation(model: Model, plan: Plan, out: Console | None = None) -> N
     for section in vp.explain(model, plan):
         show(out, "", Text(section.title, style="bold"))
         for line in section.lines:
-            put(out, _hanging(say(line), out.width, "  "))
+            put(out, hanging(say(line), out.width, "  "))
 
 
-def _hanging(text: str, width: int, indent: str) -> list[str]:
+def hanging(text: str, width: int, indent: str) -> list[str]:
+    """A text in lines, what continues the first further in."""
     return textwrap.wrap(text, width, initial_indent=indent, subsequent_indent=f"{indent[2:]}      ", break_on_hyphens=False)
 
 
@@ -327,7 +328,7 @@ def _changes(suggestions: Sequence[str], width: int) -> list[Table | str]:
     """Each change with what it makes of the plan; where both have no room beside each other, below it."""
     rows = [text.partition(": ") for text in suggestions]
     if max(len(option) for option, _, _ in rows) > width - 34:
-        return [line for option, _, effect in rows for line in (f"  {option}", *_hanging(say(effect), width, "      "))]
+        return [line for option, _, effect in rows for line in (f"  {option}", *hanging(say(effect), width, "      "))]
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")

@@ -9,8 +9,9 @@ from rich.table import Table as Grid
 from rich.text import Text
 from vram_plan import format_gib
 
+from ..language import say
 from .grids import as_csv, as_json, as_markdown
-from .plan import ENGINE_NAMES, VERDICT_STYLE, console, put, show
+from .plan import ENGINE_NAMES, VERDICT_STYLE, console, hanging, put, show
 from .start import copyable
 from .table import SIGNS
 
@@ -112,7 +113,7 @@ def _print_screen(answer: Recommendation, out: Console, quiet: bool) -> None:
 
 def _print_option(option: Option, out: Console, quiet: bool, rank: str = "") -> None:
     style = VERDICT_STYLE[option.plan.fit.verdict]
-    show(out, Text(rank).append(option.machine.name, style=style).append(f" · {_way(option)}"))
+    show(out, Text(rank).append(option.machine.name, style=style).append(f" · {say(_way(option))}"))
     if quiet:
         return
     grid = Grid(box=None, show_header=False, padding=(0, 2, 0, 0), pad_edge=False)
@@ -127,5 +128,7 @@ def _print_option(option: Option, out: Console, quiet: bool, rank: str = "") -> 
 
 
 def _print_miss(miss: Miss, out: Console) -> None:
-    show(out, Text(miss.option.machine.name, style="bold").append(f" · {_way(miss.option)}: {'; '.join(miss.lacks)}"))
-    show(out, *(f"   {change}" for change in miss.changes), "")
+    show(out, Text(miss.option.machine.name, style="bold").append(f" · {say(_way(miss.option))}: {say('; '.join(miss.lacks))}"))
+    for option, colon, effect in (change.partition(": ") for change in miss.changes):
+        put(out, hanging(f"{option}{colon}{say(effect)}", out.width, "   "))
+    show(out, "")

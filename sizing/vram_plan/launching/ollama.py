@@ -71,7 +71,8 @@ def _model(model: Model, work: Work) -> tuple[str, str]:
         return row["tag"], ""
     if row and format in row["variants"].split():
         return row["variant"].replace("{q}", _tag_spelling(format)), ""
-    return "vram-plan-model", f"no tag is known in {format}; first: ollama create vram-plan-model -f Modelfile, with FROM model.gguf"
+    first = "first: ollama create vram-plan-model -f Modelfile, with FROM model.gguf"
+    return "vram-plan-model", "; ".join((f"no tag is known in {format}", first))
 
 
 def _tag_spelling(format: str) -> str:
