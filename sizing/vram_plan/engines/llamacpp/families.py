@@ -57,8 +57,8 @@ DEEPSTACK: Final = {"qwen3_vl": 3, "qwen3_vl_moe": 3, "qwen3vl": 3, "qwen3vlmoe"
 #: they pick from is an output too, for draft layers (src/models/*.cpp, `t_h_nextn`).
 ROWS_BEFORE_NORM: Final = frozenset({"gpt_oss", "gpt-oss", "gptoss", "mimo_v2", "mimo_v2_flash", "mimo2", "step3p5", "step35"})
 ROWS_AFTER_NORM: Final = frozenset({
-    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_unified", "hy_v3", "nemotron_h", "nemotron_h_moe",
-    "qwen3_5", "qwen3_5_moe", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
+    "bailing_moe_v3", "bailingmoe3", "cohere2_moe", "cohere2moe", "gemma4", "gemma4_text", "gemma4_unified", "hy_v3", "nemotron_h",
+    "nemotron_h_moe", "qwen3_5", "qwen3_5_text", "qwen3_5_moe", "qwen3_5_moe_text", "qwen3_next", "qwen35", "qwen35moe", "qwen3next",
 })  # fmt: skip
 
 #: Families that add a result to the residual, not the residual to it: the sum may take the residual's place. The first
