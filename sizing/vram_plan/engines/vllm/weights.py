@@ -154,7 +154,7 @@ def _held(model: Model, format: Format, kind: VllmClass, cut: _Cut, padding: tup
 
 def _uncut(tensor: Tensor, kind: VllmClass, model: Model, tp: int) -> bool:
     """Whether every rank has the whole of a weight that another class would cut."""
-    if tensor.part == "text":
+    if tensor.part == "text" and not tensor.role.startswith("mm."):
         return "mlp" in kind.tower and tensor.role.startswith("ffn_")
     if "whole" in kind.tower or ("divides" in kind.tower and vision_heads(model) % tp):
         return True
