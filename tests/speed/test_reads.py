@@ -26,6 +26,15 @@ def test_a_tied_table_is_read_as_the_output() -> None:
     assert reads("llama3.2-1b", "F16").weight_bytes(1) == weights_of(model, find_format("F16")).total
 
 
+def test_tables_of_each_layers_embeddings_are_looked_up_in_host_memory() -> None:
+    model = vp.load("gemma4-e2b", offline=True)
+    weights = weights_of(model, find_format("BF16"))
+    assert weights.tables > 2 * weights.embedding  # most of this model
+    assert reads("gemma4-e2b", "BF16").weight_bytes(1) == weights.total - weights.towers - (weights.tables - weights.embedding)
+    speed = vp.plan(model, engine="llama.cpp", quant="BF16", gpus="RTX 3060 12GB").speed
+    assert speed is not None and "host memory" not in speed.decode.why
+
+
 def test_towers_rest() -> None:
     model = vp.load("gemma-3-4b", offline=True)
     weights = weights_of(model, find_format("BF16"))

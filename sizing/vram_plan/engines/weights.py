@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from ..formats import Format, apply_format
 from ..formats.storage import storage_bytes
-from ..models.architecture import Basis, Part, Tensor
+from ..models.architecture import LOOKED_UP, Basis, Part, Tensor
 from ..models.model import Model
 from ..values import dataclass
 
@@ -20,7 +20,8 @@ class Weights:
 
     `layers[i]` is layer i's share of the text model, `experts[i]` what of it are routed experts. `embedding` is the
     input table, `head` the output matrix (0 when tied), `other` the rest of the text model, `towers` vision, audio
-    and projector. `total` is their sum; `basis` is `exact` when a file's header gave it.
+    and projector. `total` is their sum; `basis` is `exact` when a file's header gave it. `tables` is what of it rows are looked up
+    in, the embedding and others.
     """
 
     format: Format
@@ -33,6 +34,7 @@ class Weights:
     towers: int
     mtp: int
     total: int
+    tables: int
     basis: Basis
 
 
@@ -43,7 +45,7 @@ def weights_of(model: Model, format: Format) -> Weights:
     tensors = model.tensors if own else apply_format(model.architecture, format)
     layers: dict[int, int] = defaultdict(int)
     experts: dict[int, int] = defaultdict(int)
-    sums = dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)
+    tables, sums = 0, dict.fromkeys(("embedding", "head", "other", "towers", "mtp"), 0)
     for role, layer, shape, stacked, stored_as, part in tensors:
         size = storage_bytes(stored_as, shape)
         if part == "text" and layer is not None:
@@ -52,6 +54,7 @@ def weights_of(model: Model, format: Format) -> Weights:
                 experts[layer] += size
         else:
             sums[_share(role, part)] += size
+            tables += size if part == "text" and role in LOOKED_UP else 0
     count = max((model.architecture.layers, *(i + 1 for i in layers)))
     return Weights(
         format=format,
@@ -59,6 +62,7 @@ def weights_of(model: Model, format: Format) -> Weights:
         layers=tuple(layers[i] for i in range(count)),
         experts=tuple(experts[i] for i in range(count)),
         total=sum(layers.values()) + sum(sums.values()) - sums["mtp"],
+        tables=tables,
         basis=model.basis if own or model.basis == "fallback" else "formula",
         **sums,
     )

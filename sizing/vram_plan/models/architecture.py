@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from collections import Counter
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import Final, Literal, NamedTuple
 
 from ..values import dataclass
 
-__all__ = ["Architecture", "Basis", "CacheKind", "CacheLayer", "Part", "Tensor"]
+__all__ = ["LOOKED_UP", "Architecture", "Basis", "CacheKind", "CacheLayer", "Part", "Tensor"]
 
 Basis = Literal["exact", "formula", "measured", "fallback"]
 Part = Literal["text", "vision", "audio", "projector", "mtp"]
@@ -19,6 +19,8 @@ CacheKind = Literal["full", "sliding", "chunked", "latent", "compressed", "recur
 CACHE_ELEMENT_BYTES = {"f32": 4, "bf16": 2, "f16": 2, "fp8": 1}
 
 
+#: Tables a token's row is looked up in, never multiplied with (`token_embd` is, where it is the output matrix too).
+LOOKED_UP: Final = frozenset({"token_embd", "position_embd", "token_types", "per_layer_token_embd"})
 #: Roles of constant tables: they take bytes in a file, but nobody trained them.
 _TABLES = ("rope_", "buffer.")
 

@@ -199,10 +199,10 @@ _WEIGHTS: Final = "weights"
 
 
 def _host(model: Model, work: Work, allocation: Allocation) -> Host:
-    """What of the weights the engine puts in host memory, the input table apart; of experts only the chosen are read."""
+    """What of the weights the engine puts in host memory, the input tables apart; of experts only the chosen are read."""
     held = sum(term.bytes for term in allocation.host if term.group == _WEIGHTS)
     weights = weights_of(model, work.format)
-    held -= weights.embedding
+    held -= weights.tables
     if held <= 0:
         return Host()
     experts = sum(weights.experts)

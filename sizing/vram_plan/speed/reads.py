@@ -14,7 +14,7 @@ from operator import itemgetter
 from ..engines.weights import weights_of
 from ..formats import Format
 from ..formats.storage import storage_bytes
-from ..models.architecture import CacheLayer, Tensor
+from ..models.architecture import LOOKED_UP, CacheLayer, Tensor
 from ..models.model import Model
 from ..values import dataclass
 
@@ -126,7 +126,7 @@ def reads_of(model: Model, format: Format) -> Reads:
     tied = model.architecture.tied_embeddings and not weights.head
     for alike, count in Counter(map(_ALIKE, weights.tensors)).items():
         tensor = Tensor(alike[0], None, *alike[1:])
-        if tensor.part != "text" or (tensor.role == "token_embd" and not tied):
+        if tensor.part != "text" or (tensor.role in LOOKED_UP and not (tied and tensor.role == "token_embd")):
             continue
         size = count * storage_bytes(tensor.stored_as, tensor.shape)
         kind = "expert" if tensor.experts else "head" if tensor.role in ("output", "output.bias", "token_embd") else "shared"

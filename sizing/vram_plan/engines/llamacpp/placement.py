@@ -15,7 +15,7 @@ from typing import Final
 
 from ...formats import Format
 from ...formats.storage import storage_bytes
-from ...models.architecture import Basis, Tensor
+from ...models.architecture import LOOKED_UP, Basis, Tensor
 from ...models.model import Model
 from ...values import dataclass
 from ..weights import weights_of
@@ -24,8 +24,6 @@ from .tape import padded
 __all__ = ["FIRST", "HOST", "FileWeights", "Placement", "file_weights", "matrices", "on_gpu", "placed"]
 
 HOST: Final = -1
-#: Tensors of the input layer: looked up by row on the CPU, never multiplied with.
-_INPUT: Final = frozenset({"token_embd", "position_embd", "token_types", "per_layer_token_embd"})
 #: Tensors of no layer that are kept with the first.
 FIRST: Final = frozenset({"per_layer_model_proj", "per_layer_proj_norm"})
 _WHOLE: Final = frozenset({"F32", "F16", "BF16"})
@@ -63,7 +61,7 @@ def file_weights(model: Model, format: Format) -> FileWeights:
         if layer is not None:
             (stacks if experts else layers)[layer] += size
             continue
-        if role not in _INPUT:
+        if role not in LOOKED_UP:  # the input layer stays on the CPU
             head, tied = head + size, tied and role != "output"
             continue
         inputs, embedding = inputs + size, size if role == "token_embd" else embedding
