@@ -16,7 +16,7 @@ import pytest
 import vram_plan as vp
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from vram_plan.engines.llamacpp.towers import reads_towers, tower_terms
+from vram_plan.engines.llamacpp.towers import reads_towers, tower_inputs, tower_terms
 from vram_plan.engines.llamacpp.towers.audio import AUDIO
 from vram_plan.engines.llamacpp.towers.graph import Graph
 from vram_plan.engines.llamacpp.towers.images import IMAGES
@@ -61,6 +61,13 @@ def test_a_towers_buffer_is_what_the_engine_reserves(case: dict[str, Any]) -> No
 def test_a_towers_file_is_what_the_converter_writes(case: dict[str, Any]) -> None:
     found = {kind: tower_terms(named(case["name"]), kind)[0].bytes for kind in case["file"]}
     assert found == case["file"]
+
+
+@pytest.mark.parametrize("case", CASES, ids=[case["name"] for case in CASES])
+def test_the_hosts_buffer_holds_what_the_towers_are_given(case: dict[str, Any]) -> None:
+    """Where attention has no kernel the engine keeps a buffer it tried and does not use: to 1 %."""
+    close = {"abs": 0.0126 * len(case["host_mib"])} if all(case["flash"]) else {"rel": 0.01}
+    assert tower_inputs(named(case["name"])) / MIB == pytest.approx(sum(case["host_mib"]), **close)
 
 
 def test_every_graph_was_held_to_the_engine() -> None:

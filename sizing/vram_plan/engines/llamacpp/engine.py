@@ -25,7 +25,7 @@ from .placement import HOST, FileWeights, Placement, file_weights, placed
 from .run import Run, compute_why, host_why, is_spread, kv_why, state_why, weights_why
 from .settings import OPTIONS, Build, Settings, runtime_of, settings_of
 from .tape import padded
-from .towers import reads_towers, tower_note, tower_terms
+from .towers import reads_towers, tower_inputs, tower_note, tower_terms
 
 __all__ = ["DEFAULT_KV", "MAX_SEQUENCES", "OPTIONS", "allocate", "completed", "least_offload", "room"]
 
@@ -270,12 +270,16 @@ def _host_terms(run: Run) -> tuple[Term, ...]:
         terms.append(Term("kv_cache", kv, a.basis, f"cache of {len(away)} layers left in host memory", "kv_cache"))
     terms.append(Term("compute", _host_compute(run), a.basis, f"one batch of {c.tokens} tokens, as far as the CPU holds it", "compute"))
     terms.append(Term("output", 4 * a.vocab_size * c.parallel, a.basis, "logits handed back, one row a sequence", "compute"))
+    if run.settings.mmproj and run.settings.backend != "cpu" and (given := tower_inputs(run.model)):
+        terms.append(
+            Term("mmproj_compute", given, a.basis, "an image or sound and where its parts lie, before they are copied in", "compute")
+        )
     return tuple(terms)
 
 
 def _processor_terms(run: Run) -> tuple[Term, ...]:
     """All of it in the memory of a machine that has no GPU, or is told to use none: towers and what drafts too."""
-    towers = tower_terms(run.model) if run.settings.mmproj else ()
+    towers = tower_terms(run.model, run.settings.mmproj_type) if run.settings.mmproj else ()
     drafts = _host_terms(run.draft) if run.draft else ()
     named = tuple(replace(term, name=f"draft_{term.name}", why=f"draft model: {term.why}") for term in drafts)
     return (*_host_terms(run), *towers, *(named or _drafts(run, 0)))

@@ -19,7 +19,7 @@ from .file import KINDS, file_bytes, tower_tensors
 from .images import IMAGES
 from .tower import Tower, section
 
-__all__ = ["KINDS", "reads_towers", "tower_note", "tower_terms"]
+__all__ = ["KINDS", "reads_towers", "tower_inputs", "tower_note", "tower_terms"]
 
 #: Families llama.cpp has a graph for that is not laid out here.
 _UNKNOWN: Final = frozenset({"dots3_note", "granite4_vision"})
@@ -37,6 +37,7 @@ _MOBILENET: Final = 583_953_408
 
 class _Buffer(NamedTuple):
     bytes: int
+    given: int
     tokens: int
     side: int = 0
     most: int = 0
@@ -77,6 +78,13 @@ def tower_terms(model: Model, kind: str = "F16") -> tuple[Term, ...]:
     return file, Term("mmproj_compute", size, basis, _why(image, sound), "compute")
 
 
+def tower_inputs(model: Model) -> int:
+    """Bytes of what the towers are given, in host memory: pixels, samples, positions and masks."""
+    if model.architecture.family == "gemma3n":
+        return 12 * 768**2
+    return sum(buffer.given for buffer in (_image(model), _sound(model)) if buffer)
+
+
 def _why(image: _Buffer | None, sound: _Buffer | None) -> str:
     if image is None:
         return f"30 seconds of sound through the tower, {sound.tokens if sound else 0:,} tokens; what is longer is heard in parts"
@@ -90,6 +98,7 @@ def _why(image: _Buffer | None, sound: _Buffer | None) -> str:
     return f"one image of {pixels} pixels through the tower, {tokens} tokens; a larger one takes more"
 
 
+@lru_cache(maxsize=256)
 def _image(model: Model) -> _Buffer | None:
     """The buffer of the image llama.cpp warms up with; it keeps a context for images and one for sound."""
     family, tensors = model.architecture.family, tower_tensors(model)
@@ -98,13 +107,14 @@ def _image(model: Model) -> _Buffer | None:
     t, image = Tower(model, tensors, "v", section(model, "vision_config")), IMAGES[family]
     t.side = image.side(t)
     tokens = image.build(t).rows
-    return _Buffer(t.graph.peak(), tokens, t.pixels, image.most)
+    return _Buffer(t.graph.peak(), t.graph.given, tokens, t.pixels, image.most)
 
 
+@lru_cache(maxsize=256)
 def _sound(model: Model) -> _Buffer | None:
     family, tensors = model.architecture.family, tower_tensors(model)
     if family not in AUDIO or not any(t.role.startswith(("a.", "mm.a.")) or t.part == "audio" for t in tensors):
         return None
     t = Tower(model, tensors, "a", section(model, "encoder_config" if family.startswith("granite_speech") else "audio_config"))
     tokens = AUDIO[family](t).rows
-    return _Buffer(t.graph.peak(), tokens)
+    return _Buffer(t.graph.peak(), t.graph.given, tokens)

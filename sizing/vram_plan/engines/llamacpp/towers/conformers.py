@@ -72,6 +72,8 @@ def _convolved(t: Tower, x: Value, role: str, padding: int) -> Value:
     g = t.graph
     wide = g.matmul(x, t.rows(role))
     gate = g.copy(wide.view(), wide.width // 2, x.rows)
+    if role == "a.conv_up":  # Granite's gate reads every other half of a row
+        g.away(6 * wide.width * x.rows)
     turned = g.copy(g.turn(gate, wide))
     mixed = g.new(turned.width, x.rows, g.new(turned.width, x.rows + padding, turned))
     return g.matmul(mixed, x.width)

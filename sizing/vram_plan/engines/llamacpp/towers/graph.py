@@ -54,6 +54,7 @@ class Graph:
         self._nodes: list[_Node] = []
         self._inputs: list[int] = []
         self._leafs: list[int] = []
+        self._away = 0
         self.flash = head in FLASH
 
     def _add(self, size: int, *reads: int, over: tuple[int, ...] = ()) -> int:
@@ -64,6 +65,16 @@ class Graph:
         """What is filled in on the host. It is copied in before the first node, in the order of first reading."""
         self._inputs.append(self._add(4 * width * rows))
         return Value(self._inputs[-1], width, rows)
+
+    @property
+    def given(self) -> int:
+        """Bytes of the host's buffer: all inputs, or what the processor computes."""
+        return max(sum(self._nodes[at][0] for at in self._inputs), self._away)
+
+    def away(self, size: int) -> None:
+        """A node the processor computes, whatever the GPU: `size` bytes are what it reads and makes. llama.cpp tries attention with its
+        flash kernel first and keeps that buffer."""
+        self._away = max(self._away, size)
 
     def leaf(self, width: int, rows: int = 1) -> Value:
         """A tensor nobody fills in: it has its place before all others."""
@@ -132,6 +143,7 @@ class Graph:
         if self.flash:
             k, v = self.half(k), self.half(v)
             return self.new(q.width, q.rows, q, k, v, *((mask.half(self),) if mask else ()))
+        self.away(8 * q.width * q.rows + 2 * (k.width + v.width) * k.rows + (2 * mask.source.rows**2 if mask else 0))
         v = self.copy(v)
         scores = self.new(k.rows * heads, q.rows, k, q)
         if mask:

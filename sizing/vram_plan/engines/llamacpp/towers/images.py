@@ -148,6 +148,7 @@ def pixtral(t: Tower) -> Value:
     breaks = None if t.family == "lighton_ocr" else g.leaf(t.out, side)
     if "mm.patch_merger" in t.shapes:
         x = g.copy(g.over(x))
+        g.away(8 * t.width * t.patches)
         x = g.matmul(g.new(t.columns("mm.patch_merger"), rows, x), t.width)
     x = g.feed(x, t.rows("mm.0"), t.out)
     if breaks is None:

@@ -57,6 +57,7 @@ def _sam_layer(t: Tower, x: Value, window: int) -> Value:
     wide = g.new(window**2 * heads, rows, wide)
     down = g.new(width // heads, window**2, g.input(window**2))
     mask = g.turn(wide, g.new(window * heads, rows, down, turned))
+    g.away(12 * width * rows + 2 * mask.width * rows)
     mixed = g.copy(g.new(width, rows, v, g.turn(scores, mask)))
     cur = g.copy(g.matmul(mixed, width))
     x = g.over(g.copy(g.copy(cur), width, _SIDE**2) if along > 1 else cur.view(), x)
