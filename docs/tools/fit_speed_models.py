@@ -98,10 +98,11 @@ class Prefill(Form):
     def __init__(self, backend: str = "cuda") -> None:
         self.OWN_SD = {"rocm": (0.8, 0.5, 0.8), "vulkan": (0.5, 0.3, 0.2)}.get(backend, (0.25, 0.3, 0.2))
         self.NOISE = 0.2 if backend == "vulkan" else 0.1
+        self.scale = 0.1 if backend in ("rocm", "vulkan") else 0.3  # few sizes of card: no more than they show
 
     def prior(self) -> tuple[Array, Array]:
         mean = [np.log(0.7), 0, 0, 0, 0, 0, 0, 0, 0, np.log(0.5), np.log(0.25), np.log(0.07), 0, np.log(60.0), np.log(0.8), 0, 0]
-        sd = [0.5, 0.4, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.5, 0.3, 0.7, 0.15, 0.3, 0.2]
+        sd = [0.5, 0.4, 0.4, 0.4, 0.4, 0.7, 0.7, 0.7, 0.7, 0.6, 0.5, 0.5, 0.3, 0.7, 0.15, self.scale, 0.2]
         return np.array(mean), np.array(sd)
 
     def seconds(self, s: dict[str, Array], p: Array, own: Array) -> Array:
