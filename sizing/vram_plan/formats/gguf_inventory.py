@@ -36,6 +36,8 @@ _CORRECTED: Final = frozenset({
 _ONE_HEAD_COUNT: Final = frozenset({"qwen3_next", "qwen3_5", "qwen3_5_moe"})
 #: Families llama.cpp gives its type "70B", by their number of layers (src/models/llama.cpp, qwen2.cpp, deci.cpp, olmo.cpp).
 _LARGE: Final = {"llama": 80, "mistral": 80, "qwen2": 80, "nemotron-nas": 80, "olmo": 80, "jais2": 68, "internvl": 80, "llava_next": 80}
+#: Families whose file has K and V of layers that read another's cache too, used by nobody (src/models/gemma3n.cpp asks for them).
+_UNUSED_KV: Final = frozenset({"gemma3n", "gemma3n_text"})
 #: BERT's pooler, which the converter keeps only below a classification head.
 _POOLER: Final = ("cls", "cls.bias")
 #: BERT's head for masked words, which it never keeps.
@@ -67,7 +69,7 @@ def as_gguf(architecture: Architecture) -> tuple[Tensor, ...]:
             found.extend(_split_kv_b(tensor, architecture, values.get(layer, 0)))
         else:
             found.append(Tensor(role, layer, shape, experts, _stored(role, shape), part))
-    return (*found, *_corrections(architecture, found))
+    return (*found, *_corrections(architecture, found), *_unused_kv(architecture, found))
 
 
 def _corrections(a: Architecture, tensors: Sequence[Tensor]) -> list[Tensor]:
@@ -75,6 +77,15 @@ def _corrections(a: Architecture, tensors: Sequence[Tensor]) -> list[Tensor]:
     if a.family not in _CORRECTED or any(t.role == "exp_probs_b.bias" for t in tensors):
         return []
     return [Tensor("exp_probs_b.bias", t.layer, (t.shape[0],), 0, "F32", t.part) for t in tensors if t.role == "ffn_gate_inp"]
+
+
+def _unused_kv(a: Architecture, tensors: Sequence[Tensor]) -> list[Tensor]:
+    """K and V of the layers that have none by the inventory."""
+    if a.family not in _UNUSED_KV:
+        return []
+    own = [t for t in tensors if t.layer == 0 and t.role in ("attn_k", "attn_v", "attn_k_norm")]
+    with_them = {t.layer for t in tensors if t.role == "attn_k"}
+    return [t._replace(layer=layer) for layer in range(a.layers) if layer not in with_them for t in own]
 
 
 def gguf_facts(architecture: Architecture, tensors: Sequence[Tensor], *, imatrix: bool = False) -> GgufFacts:
