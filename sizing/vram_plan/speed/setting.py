@@ -6,8 +6,6 @@ from dataclasses import replace
 from typing import Final
 
 from ..engines.base import Work
-from ..engines.vllm.settings import copies, split
-from ..engines.vllm.specs import checkpoint_cache
 from ..formats.cache_types import CACHE_TYPES
 from ..hardware import Device
 from ..models.model import Model
@@ -98,10 +96,20 @@ def _setting(model: Model, work: Work, devices: tuple[Device, ...], layers: tupl
         return None
     reads = reads_of(model, work.format)
     elements = (float(CACHE_TYPES[work.kv_k]), float(CACHE_TYPES[work.kv_v]))
-    if work.engine in LLAMA:
-        gpus = _split(reads, work, backend, rates, devices, layers)
-        evidence = min((gpu.decode.evidence for gpu in gpus), key=lambda one: (one.own_architecture, one.rows))
-        return Setting(reads, elements, _ubatch(work), evidence, _basis(evidence), _watts(devices), gpus)
+    if work.engine not in LLAMA:
+        return _served(model, work, devices, reads, elements, rates)
+    gpus = _split(reads, work, backend, rates, devices, layers)
+    evidence = min((gpu.decode.evidence for gpu in gpus), key=lambda one: (one.own_architecture, one.rows))
+    return Setting(reads, elements, _ubatch(work), evidence, _basis(evidence), _watts(devices), gpus)
+
+
+def _served(
+    model: Model, work: Work, devices: tuple[Device, ...], reads: Reads, elements: tuple[float, float], rates: list[Rates]
+) -> Setting:
+    """Of vLLM, SGLang and transformers, whose GPUs work on the same layers together."""
+    from ..engines.vllm.settings import copies, split  # a llama.cpp plan needs nothing of vLLM's
+    from ..engines.vllm.specs import checkpoint_cache
+
     slowest = min(rates, key=lambda one: one.bandwidth)
     engine = work.engine if work.engine in table()["servers"] else "vllm"
     age = version_age(work.option("version")) if engine == "vllm" else 0.0
