@@ -287,13 +287,14 @@ def part_of(row: dict[str, Any]) -> str:
 def llama(backend: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
     kin = vulkan_rows() if backend == "rocm" else None  # few AMD cards were measured through ROCm
     forms = (CpuDecode(), CpuPrefill()) if backend == "cpu" else (Decode(backend), Prefill(backend))
-    decode, rows = one(f"llama.cpp decode, {backend}", forms[0], decode_samples(backend), kin, 0.05)
-    prefill, more = one(f"llama.cpp prefill, {backend}", forms[1], prefill_samples(backend), None, 0.15)
+    floors = (0.4, 0.4) if backend == "cpu" else (0.05, 0.15)  # of processors so that rows of those the range was not told by are held
+    decode, rows = one(f"llama.cpp decode, {backend}", forms[0], decode_samples(backend), kin, floors[0])
+    prefill, more = one(f"llama.cpp prefill, {backend}", forms[1], prefill_samples(backend), None, floors[1])
     return {"decode": decode, "prefill": prefill}, rows + more
 
 
 def main(parts: list[str]) -> None:
-    """Fits all, or the named parts (`cuda`, `metal`, …, `vllm`, `sglang`), and keeps what the table has of the others."""
+    """Fits all, or the named parts (`cuda`, `metal`, …, `cpu`, `vllm`, `sglang`), and keeps what the table has of the others."""
     fitted = {part: llama(part) for part in BACKENDS if part in parts or not parts}
     served = {part: server(part, like) for part, like in SERVERS.items() if part in parts or not parts}
     table = json.loads(TABLE.read_text(encoding="utf-8"))
