@@ -32,7 +32,7 @@ _ROLES: Final[Mapping[Cut, str]] = {
         ffn_up_exps ffn_gate_up_exps ssm_ba ssm_alpha ssm_beta ssm_a ssm_d ssm_dt ssm_conv1d_q ssm_conv1d_k ssm_conv1d_v ssm_f_b ssm_g
         ssm_g_b shortconv.in_proj shortconv.conv per_layer_model_proj ffn_gate_up_adapter_a ffn_gate_up_adapter_b
         attn_q_adapter_a attn_q_adapter_b attn_k_adapter_a attn_k_adapter_b attn_v_adapter_a attn_v_adapter_b
-        a.ffn1_up a.ffn2_up a.out indexer.q_proj mm.merge.0
+        a.ffn1_up a.ffn2_up a.out indexer.q_proj mm.merge.0 mm.patch
         v.attn_q v.attn_k v.attn_v v.attn_qkv v.ffn_gate v.ffn_up v.deepstack.N.0 v.adapter.up mm.0 mm.gate mm.up mm.model.fc""",
     "columns": """attn_output attn_output_b ffn_down ffn_down_shexp ffn_down_exps ssm_out ssm_x shortconv.out_proj
         v.attn_out v.ffn_down v.deepstack.N.2 v.adapter.down mm.2 mm.down

@@ -156,6 +156,8 @@ def _uncut(tensor: Tensor, kind: VllmClass, model: Model, tp: int) -> bool:
     """Whether every rank has the whole of a weight that another class would cut."""
     if tensor.part == "text" and not tensor.role.startswith("mm."):
         return "mlp" in kind.tower and tensor.role.startswith("ffn_")
+    if tensor.role == "mm.patch":  # gemma4_unified.py: patches go straight into a ColumnParallelLinear
+        return False
     if "whole" in kind.tower or ("divides" in kind.tower and vision_heads(model) % tp):
         return True
     starts = [start for word, start in (("projector", "mm."), ("attention", "v.attn_")) if word in kind.tower]
@@ -186,8 +188,10 @@ def _is_fp32(role: str, kind: VllmClass) -> bool:
 
 
 def _unused_vision_layers(model: Model, kind: VllmClass) -> range:
-    """LLaVA reads its tower before the last layers, which are not built (llava.py, `vision_feature_layer`)."""
-    layer = (model.config or {}).get("vision_feature_layer")
+    """LLaVA reads its tower before the last layers, which are not built (llava.py, `vision_feature_layer`: the last but one
+    where a config does not say; LLaVA-OneVision's the last)."""
+    config = model.config or {}
+    layer = config.get("vision_feature_layer", -1 if config.get("model_type") == "llava_onevision" else -2)
     count = 1 + max((t.layer or 0 for t in model.architecture.tensors if t.part == "vision"), default=-1)
     if "feature" not in kind.tower or not isinstance(layer, int) or not -count <= layer < 0:
         return range(0)
