@@ -24,6 +24,8 @@ from .tape import Tape
 
 __all__ = ["compute_bytes", "spread_bytes"]
 
+#: Layers more than any model has are laid out quickly.
+_LAYERS: Final = 200
 #: Lengths laid out from one power of two to the next.
 _STEPS: Final = 4
 
@@ -42,8 +44,8 @@ def spread_bytes(run: Run, device: int) -> int:
     A quick one takes all layers' weights for as large as the largest, so that most layers need not be laid out.
     Source: see `schedule`.
     """
-    weights = matrices(run.model, run.work.format)
-    return _between(run.context, lambda at: _buffers(run.model, at, run.placement, weights, run.weights.head, run.quick)[device])
+    weights, quick = matrices(run.model, run.work.format), run.quick or run.model.architecture.layers > _LAYERS
+    return _between(run.context, lambda at: _buffers(run.model, at, run.placement, weights, run.weights.head, quick)[device])
 
 
 def _between(context: Context, peak: Callable[[Context], int]) -> int:
@@ -99,5 +101,7 @@ def _placed(model: Model, placement: Placement, weights: tuple[tuple[tuple[str, 
         experts = HOST if number < placement.expert_layers else home
         sizes = weights[number] if number < len(weights) else ()
         away = tuple((role, size) for role, size in sizes if (experts if "_exps" in role else home) == HOST)
-        found.append(replace(layer, home=home, experts_home=experts, cache_home=homes[source.get(number, number)], away=away))
+        owner = source.get(number, number)
+        cache = homes[owner] if 0 <= owner < len(homes) else home
+        found.append(replace(layer, home=home, experts_home=experts, cache_home=cache, away=away))
     return tuple(found)
