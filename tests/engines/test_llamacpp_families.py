@@ -48,7 +48,7 @@ def test_a_familys_graph_is_laid_out_as_the_engine_does(folder: Path, name: str)
                 "vocab_size": 65536, "decay_low_rank_dim": 96, "a_low_rank_dim": 96, "v_low_rank_dim": 64, "gate_low_rank_dim": 320,
             },
             95899904,
-            0.08,
+            0.01,
         ),
         (
             {

@@ -171,7 +171,7 @@ class Recurrent(Attention):
             rate = self.fp32(width, mixes)
             changed = self.fp32(width, key)
             changed = self.fp32(width, key, self.fp32(width, rate, changed))
-            value, normed = self.fp32(width, mixes), self.fp32(width, self.fp32(width, key))
+            value, normed = self.first(self.fp32(width, mixes)), self.fp32(width, self.fp32(width, key))
             reads = [changed, value, self.fp32(width, normed), self.fp32(width, normed, rate)]
         else:
             reads = [key, self.fp32(width, mixes), self.fp32(width, mixes)]
@@ -182,6 +182,13 @@ class Recurrent(Attention):
         if "time_mix_a1" in layer.shapes:  # what the next batch's first token is mixed with
             self.tape.read(x)
         return mixed
+
+    def first(self, value: int) -> int:
+        """A layer's values, the first layer's added to: those are kept until the last."""
+        if self.first_value < 0:
+            self.first_value = value
+            return value
+        return self.fp32(self.a.hidden_size, value, self.first_value, over=(value,))
 
     def normed_result(self, inner: int, joined: int) -> int:
         return self.fp32(inner, self.fp32(inner, self.fp32(inner, joined)))
