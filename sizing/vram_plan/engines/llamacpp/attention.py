@@ -53,7 +53,8 @@ class Attention:
         self.top: list[int] = []
         self.index_mask: tuple[int, ...] = ()
         self.mixed_inputs: tuple[int, ...] = ()
-        self.first_value = self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.best = self.per_layer = self.per_layer_made = -1
+        self.picked = self.chosen = self.entered = self.hidden = self.trunk = self.best = -1
+        self.first_value = self.per_layer = self.per_layer_made = -1
         self.global_shapes = global_shapes(a)
 
     def fp32(self, width: int, *reads: int, over: tuple[int, ...] = ()) -> int:
