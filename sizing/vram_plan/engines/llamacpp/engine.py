@@ -326,14 +326,13 @@ def _notes(run: Run) -> tuple[str, ...]:
     if c.parallel > 1:
         how = "one pool all sequences share" if c.unified else f"{c.length:,} cells for each"
         notes.append(f"{c.parallel} sequences: -c {c.cells} -np {c.parallel}, {how}")
-    towers = run.model.parameters.vision + run.model.parameters.audio
-    if towers and not reads_towers(run.model):
-        notes.append("text only: llama.cpp reads neither images nor sound of this model")
-    elif towers and not run.settings.mmproj:
-        size = sum(term.bytes for term in tower_terms(run.model, run.settings.mmproj_type))
+    if not reads_towers(run.model):
+        if run.model.parameters.vision + run.model.parameters.audio:
+            notes.append("text only: llama.cpp reads neither images nor sound of this model")
+    elif run.settings.mmproj:
+        notes.extend(filter(None, (tower_note(run.model),)))
+    elif size := sum(term.bytes for term in tower_terms(run.model, run.settings.mmproj_type)):
         notes.append(f"text only: for images or audio add the mmproj file, about {format_gib(size)} on the first GPU (--set mmproj=true)")
-    elif towers and (note := tower_note(run.model)):
-        notes.append(note)
     return tuple(notes)
 
 
