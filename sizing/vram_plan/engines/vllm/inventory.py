@@ -102,7 +102,7 @@ def layer_heads(model: Model) -> dict[int | None, LayerHeads]:
             by_layer.setdefault(tensor.layer, {})[tensor.role] = tensor
     states = {c.layer: c.state_elements for c in model.cache_layers if c.state_elements}
     for layer, mixer in by_layer.items():
-        if len(mixer) < 3 or len(mixer["ssm_out"].shape) != 2:
+        if len(mixer) < 3 or len(mixer["ssm_out"].shape) != 2 or not all(t.shape and t.parameters for t in mixer.values()):
             continue
         inner, old = mixer["ssm_out"].shape[1], found.get(layer, LayerHeads())
         state = states.get(layer or 0, 0) // inner
