@@ -28,7 +28,7 @@ _GUESS: Final = 248 * MIB
 #: Families whose DeepStack widens an image's tokens, and which hear too.
 _MISMATCHED: Final = frozenset({"qwen3_omni_moe", "qwen3_omni_moe_thinker"})
 #: Families whose graph is laid out from the source alone: no file of theirs was at hand to hold it to the engine.
-_UNCHECKED: Final = frozenset({"qwen4_exp"})
+_UNCHECKED: Final = frozenset({"qwen4_exp", "granite_speech_plus"})
 
 
 #: What llama.cpp logs for MobileNetV5 300M, the tower of every Gemma 3n: 556.90 MiB.
