@@ -28,7 +28,8 @@ What to take from it:
   were seen on the chips that have them and hold for those left out. What newer builds save starts from what it came to on CUDA. The M2
   Ultra with 76 cores is more than half of Metal's measurements, and most of what is known there of long contexts and new builds.
 - Of prompts on ROCm most measurements are of one Strix Halo. Its kernels of summer 2025 were four times slower than those since, as no
-  other card's were: left out, it is told three to five times too fast as of then, and a third off in the middle as of builds since (the line of its own).
+  other card's were: left out, it is told three to five times too fast as of then, and a third off in the middle as of builds since (the
+  line of its own).
 - ROCm's decode starts from what Vulkan came to for caches on AMD, and its range from what Vulkan's unseen GPUs did, some of them the same
   GPUs; SGLang's constants are looked for around vLLM's, each time without the GPU or the model left out.
 - 52 rows whose id begins with `vp` (GPUs and builds of llama.cpp that were missing: Metal, ROCm and Vulkan) were looked up for this table,
