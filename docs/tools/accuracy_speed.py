@@ -40,8 +40,8 @@ What to take from it:
   the range given. A server's time to first token under load is queueing, and not predicted; what is given is of an idle server.
 - Processors are left out one by one, each with all the memory it was measured with. Of 69 decode rows 19 do not tell their memory's
   speed: the fastest the processor supports was taken, as a plan does, and most of what is told too fast is of those. A processor whose
-  memory is a GPU's too (Ryzen AI Max, Core Ultra 200V, CIX P1) draws on two thirds of what others do: told apart after it was seen, and
-  a mechanism, since the cores' own link to it is narrower. The range was widened until it held nine in ten of processors it was not
+  memory is a GPU's too (Ryzen AI Max, Core Ultra 200V, CIX P1) draws on two thirds of what others do, as the cores' own link to it
+  is narrower: told apart only after the misses were seen. The range was widened until it held nine in ten of processors it was not
   told by. Prompts in IQ1 to IQ3 were measured on one processor only: left out, nothing tells how slow looking them up is.
 - Offloading to host memory, PCIe, and transformers rest on assumed constants (`assumed` in speed_constants.json), not on a fit.
 """
