@@ -182,12 +182,12 @@ def engine_on(
     devices: Sequence[Device], engine: str | None, model: Model | None = None, bits: int | None = None, quant: str | None = None
 ) -> str | None:
     """The engine asked for, or where none was and vLLM would be taken but does not run: Ollama on a GPU (Apple's, or before Volta),
-    transformers on a processor. Raises UsageError for one that does not run on a processor."""
+    transformers on a processor (Ollama where GGUF formats are asked about). Raises UsageError for one that does not run on a processor."""
     if not is_processor(devices):
         served = engine or not devices or (model is not None and default_engine(model, len(devices), bits, quant) != "vllm")
         return engine if served or all(map(_serves, devices)) else "ollama"
     if engine is None:
-        return "ollama" if model is not None and default_engine(model, 1, bits, quant) == "ollama" else "transformers"
+        return "ollama" if model is None or default_engine(model, 1, bits, quant) == "ollama" else "transformers"
     if engine_name(engine) not in ("llama.cpp", "ollama", "transformers"):
         raise UsageError(f"{engine} is not planned on a processor", "take --engine llama.cpp, ollama or transformers")
     return engine

@@ -95,6 +95,13 @@ def test_sixteen_bits_of_a_gguf_keep_norms_in_fp32_and_leave_towers_out() -> Non
     assert for_engine(plain, "vllm") == plain
 
 
+def test_llamacpp_keeps_what_is_no_expert_of_an_mxfp4_model_in_q8() -> None:
+    """12.1 GB, the file ggml-org publishes of gpt-oss-20b; Ollama's has 16 bits there: 13.8 GB."""
+    model, mxfp4 = architecture("openai/gpt-oss-20b"), find_format("MXFP4")
+    assert inventory_bytes(apply_format(model, for_engine(mxfp4, "llama.cpp"))) == pytest.approx(12.1e9, rel=0.003)
+    assert inventory_bytes(apply_format(model, for_engine(mxfp4, "ollama"))) == pytest.approx(13.8e9, rel=0.003)
+
+
 def test_the_classic_numbers() -> None:
     model = architecture("meta-llama/Llama-2-7b-hf")
     assert inventory_bytes(apply_format(model, find_format("BF16"))) == 13_476_831_232

@@ -73,6 +73,7 @@ def test_an_end_far_away_is_left_outside_and_a_wrong_context_refused() -> None:
 
 def test_a_processor_is_a_machine_too() -> None:
     curve = vp.context_curve("qwen3-0.6b", gpus="cpu", offline=True)
-    assert curve.engine == "transformers" and curve.limit and vp.table("qwen3-0.6b", gpus="cpu", offline=True).engine == "transformers"
+    assert curve.engine == "transformers" and curve.limit
+    assert vp.table("qwen3-0.6b", gpus="cpu", offline=True).engine == "ollama"  # formats side by side: those a processor is run with
     with pytest.raises(vp.UsageError, match="processor"):
         vp.context_curve("qwen3-0.6b", gpus="cpu", engine="vllm", offline=True)

@@ -144,7 +144,10 @@ def format_for_bits(bits: int, engine: str) -> Format:
 
 @lru_cache(maxsize=256)
 def for_engine(format: Format, engine: str) -> Format:
-    """A format as an engine's files have it: a plain dtype in a GGUF keeps norms in fp32 and leaves towers out."""
+    """A format as an engine's files have it: a plain dtype in a GGUF keeps norms in fp32 and leaves towers out; llama.cpp's quantiser
+    and converter put what no MXFP4 is meant for in Q8_0 (Ollama's gpt-oss is the checkpoint as it was)."""
+    if format.name == "MXFP4" and engine.lower() == "llama.cpp":
+        return _formats()["MXFP4_MOE"]
     gguf = format.family == "dtype" and engine.lower() in ("llama.cpp", "ollama")
     return replace(format, family="gguf", note=f"a GGUF of {format.name}: matrices so, norms and vectors in fp32") if gguf else format
 
