@@ -52,8 +52,9 @@ has one; two Metal logs have none, and their host buffer tells of a build before
 their file was larger than the usual Q4_K_M of that model. The driver's share in the one total was read off such logs, in-sample.""",
     "SGLang logs": """\
 Start-up logs people posted. Where a log leaves out the model, the GPU or a flag, the case says under `assumed` what was taken, and from
-what. **In-sample**: memory held before the weights are loaded was read off logs, 001 and 004 among them; nothing else is fitted. While MXFP4
-experts are laid out, PyTorch holds memory that is not counted (009). Pools of compressed attention (DeepSeek-V4) and of windows have no log that tells its flags: they follow the source.""",
+what. **In-sample**: memory held before the weights are loaded was read off logs, 001 and 004 among them; nothing else is fitted.
+While MXFP4 experts are laid out, PyTorch holds memory that is not counted (009). Pools of compressed attention (DeepSeek-V4) and of
+windows have no log that tells its flags: they follow the source.""",
     "transformers": """\
 Live tensor bytes beside the weights at the peak of a prefill, small models on a CPU, attention kernels left out. The rule of what is alive
 at once was found on the first 14 rows; of the 8 models traced after it (phi3, starcoder2, exaone4, cohere2, glm4_moe, qwen2, granite,

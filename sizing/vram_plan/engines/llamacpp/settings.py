@@ -18,7 +18,7 @@ from ...values import dataclass
 from ..base import Work
 from ..options import choice, flag, whole
 from .draft import draft_model
-from .towers import KINDS
+from .towers.file import KINDS
 
 __all__ = ["OPTIONS", "Build", "Settings", "build_of", "runtime_of", "settings_of"]
 

@@ -7,6 +7,7 @@ llama.cpp 0c1e57098, conversion/base.py (`MmprojModel.tensor_force_quant`, `prep
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import lru_cache
 from math import prod
 from typing import Final
 
@@ -42,6 +43,7 @@ _VECTORS: Final = 287_168
 _DROPPED: Final = ("a.bos_eos", "v.mask_token", "v.head.probe")
 
 
+@lru_cache(maxsize=64)
 def tower_tensors(model: Model) -> tuple[Tensor, ...]:
     """The weights of the towers and projectors, under whichever part transformers counts them; of LLaVA's CLIP all but the last layer."""
     found = tuple(t for t in model.architecture.tensors if t.role.startswith(("v.", "a.", "mm.")) and t.role not in _DROPPED)
