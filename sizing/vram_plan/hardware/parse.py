@@ -11,7 +11,6 @@ from dataclasses import replace
 from typing import Final
 
 from ..errors import UnknownNameError, UsageError
-from .cpus import cpu_named
 from .device import GIB, Detection, Device
 from .mig import slice_named
 from .names import match_gpu
@@ -73,11 +72,17 @@ def _counted(text: str) -> tuple[int, str]:
     return 1, text
 
 
+def _processor(text: str) -> tuple[Device, str] | None:
+    from .cpus import cpu_named  # most names are of cards
+
+    return cpu_named(text)
+
+
 def _group(text: str, whole: str) -> tuple[list[Device], str]:
     """One kind of card, as often as it is counted. A card with two GPUs (MI250) gives two devices."""
     count, name = _counted(text)
     if not 1 <= count <= MAX_PER_NODE:
-        if processor := cpu_named(text):  # 7950X 64GB: no count
+        if processor := _processor(text):  # 7950X 64GB: no count
             return [processor[0]], processor[1]
         raise _usage(whole, f"{count} GPUs in one machine; between 1 and {MAX_PER_NODE} can be planned")
     if found := slice_named(name):
@@ -87,7 +92,7 @@ def _group(text: str, whole: str) -> tuple[list[Device], str]:
     try:
         match = match_gpu(name)
     except UnknownNameError:
-        if not (processor := cpu_named(name)):
+        if not (processor := _processor(name)):
             raise
         if count > 1:
             raise _usage(whole, "one processor is planned, not several") from None
