@@ -8,7 +8,7 @@ check: lint types test docs-check
 test:
 	$(PYTHON) -m pytest
 
-# a real llama.cpp: pip install -r tests/requirements-engines.txt; transformers itself: tests/requirements-transformers.txt
+# transformers itself: pip install -r tests/requirements-transformers.txt; llama-fit-params and real files where they are
 slow:
 	$(PYTHON) -m pytest -m slow --ignore tests/engines/test_vllm_real.py --ignore tests/browser
 

@@ -1,4 +1,4 @@
-"""The recorded flags of llama.cpp are those of a real one: `xllamacpp` holds the text of each (tests/requirements-engines.txt)."""
+"""The recorded flags of llama.cpp are those of a real one: `xllamacpp` holds the text of each (in the extra `test`)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 FOUND = find_spec("xllamacpp")
-pytestmark = [pytest.mark.slow, pytest.mark.skipif(FOUND is None, reason="xllamacpp is not installed: tests/requirements-engines.txt")]
+pytestmark = pytest.mark.skipif(FOUND is None, reason="xllamacpp is not installed (extra `test`)")
 
 
 def test_the_recorded_flags_are_llamacpps() -> None:

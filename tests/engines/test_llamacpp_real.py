@@ -1,6 +1,6 @@
 """A real llama.cpp loads small models written from vram-plan's own inventory; its log is compared with the plan.
 
-Needs `xllamacpp` (tests/requirements-engines.txt), a build of llama.cpp later than the one whose source the rules were
+Needs `xllamacpp` (in the extra `test`), a build of llama.cpp later than the one whose source the rules were
 read from. Weights, KV and state agree to the log's last digit, the compute buffer to 72 bytes for each token of a micro-batch.
 """
 
@@ -20,7 +20,6 @@ from model_files import gguf_header, text, write_sparse
 from vram_plan.engines.weights import weights_of
 from vram_plan.formats import find_format, for_engine
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("xllamacpp")
 
 MIB = 2**20

@@ -1,6 +1,6 @@
 """A real llama.cpp loads small towers written from vram-plan's own inventory; its log is compared with the plan.
 
-Needs `xllamacpp` (tests/requirements-engines.txt), a build later than the one whose source the rules were read from. On a
+Needs `xllamacpp` (in the extra `test`), a build later than the one whose source the rules were read from. On a
 processor inputs lie in the graph's buffer too, as copies do on a GPU: the sizes are the same but for the rounding of each place.
 """
 
@@ -21,7 +21,6 @@ from vram_plan.engines.llamacpp.towers.file import stored_as
 from vram_plan.models.assemble import assemble
 from vram_plan.models.checkpoint import Checkpoint
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("xllamacpp")
 
 MIB = 2**20

@@ -1,6 +1,6 @@
 """A real llama-server (xllamacpp) on loopback: its log, `/props`, `/metrics`, `/slots`, one measured generation.
 
-Needs `xllamacpp` (tests/requirements-engines.txt), which serves llama-server's HTTP on a free port of this machine.
+Needs `xllamacpp` (in the extra `test`), which serves llama-server's HTTP on a free port of this machine.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import pytest
 import vram_plan as vp
 from vram_plan.verification.http import server_at
 
-pytestmark = pytest.mark.slow
 pytest.importorskip("xllamacpp")
 
 _SERVE = """

@@ -65,20 +65,14 @@ class Recorder(Recurrent):
         indexed = len(layers) if any("indexer.attn_k" in layer.shapes for layer in layers) else 0
         best = 4 * min(families.INDEX_BEST, self.context.length) * self.tokens
         self.top = [self.tape.add(best) if self.schedule is None else self.schedule.constant(best) for _ in range(indexed)]
-        if self.host or self.schedule:  # the graph starts with the tokens, and with room for embeddings given instead
+        looks_up = self.host or self.schedule is not None
+        if looks_up:  # the graph starts with the tokens, and with room for embeddings given instead
             embedded, _ = self.given(4 * self.tokens), self.given(row * (1 + sum(layer.deep for layer in layers)))
             if self.context.mixed:
                 self.mixed_inputs = self.given(4 * self.tokens), self.given(row), self.given(8 * self.tokens)
-            self.layer = None
-            embedded = self.looked_up(embedded)
-            if "position_embd" in self.global_shapes:
-                self.at_home()
-                learned = self.tape.add(row, self.given(4 * self.tokens))
-        if "per_layer_model_proj" in self.global_shapes:
-            size = 4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens
-            self.at_home()  # looked up in host memory
-            looked_up = self.tape.add(size)
-            self.per_layer = self.tape.add(size, looked_up, over=(looked_up,))
+            learned = self.given(4 * self.tokens) if "position_embd" in self.global_shapes else -1
+        else:
+            self.looked_up_by_layer()
         for layer in layers:
             if embedded < 0 and not layer.gathers_first:
                 embedded = self.given(row)
@@ -94,9 +88,24 @@ class Recorder(Recurrent):
             if layer.is_double and not self.slots:
                 self.slots = self.given(4 * self.context.parallel), self.given(0)
         self.chosen = self.given(4 * self.context.outputs)
+        if looks_up:  # nothing is computed before the inputs have their places
+            self.layer = None
+            embedded = self.looked_up(embedded)
+            if learned >= 0:
+                self.at_home()
+                learned = self.tape.add(row, learned)
+            self.looked_up_by_layer()
         if learned >= 0:
             embedded = self.tape.add(row, embedded, learned, over=(embedded, learned))
         return embedded
+
+    def looked_up_by_layer(self) -> None:
+        """Gemma 3n's and 4's second table, of each layer's embeddings: looked up in host memory."""
+        if "per_layer_model_proj" in self.global_shapes:
+            size = 4 * self.global_shapes["per_layer_model_proj"][0] * self.tokens
+            self.at_home()
+            looked_up = self.tape.add(size)
+            self.per_layer = self.tape.add(size, looked_up, over=(looked_up,))
 
     def looked_up(self, tokens: int) -> int:
         """The embeddings of tokens; later builds also make them of tokens and embeddings mixed, whatever is asked for."""
