@@ -77,7 +77,7 @@ def test_what_is_left_for_the_cache_is_put_down_to_its_parts() -> None:
 
 
 def test_the_log_of_a_real_server_on_a_cpu(tmp_path: Path) -> None:
-    """Recorded from xllamacpp 2026.10 with the tiny model `test_server_real` writes: file, cache to the digit, the graph within its bound."""
+    """Recorded from xllamacpp 2026.10 with the model `test_server_real` writes: file, cache to the digit, the graph within its bound."""
     tiny = json.loads((LOGS.parent / "tiny_ggufs.json").read_text("utf-8"))
     (tmp_path / "config.json").write_text(json.dumps(tiny["full"]["config"]))
     found = verified(str(tmp_path / "config.json"), "llamacpp_2026-10_tiny_cpu.log")
