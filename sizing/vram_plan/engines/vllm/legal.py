@@ -19,6 +19,7 @@ from ...values import dataclass
 from ..base import Work
 from .classes import vision_heads, vllm_class
 from .inventory import has_act_order, layer_heads, vllm_tensors
+from .loading import loading_of
 from .shards import cut_of, padded_vocab, stage_layers
 from .versions import numbers
 
@@ -28,8 +29,6 @@ _SIZES: Final = (1, 2, 4, 8, 16, 32, 64)
 _FP8_BLOCK: Final = 128
 #: The version these rules are of, and what a class it no longer has was last run by.
 _VERSION: Final = "0.32"
-#: From here on no kernel sorts inputs (quantization/utils/gptq_utils.py of 0.30; not in 0.29).
-_NO_ACT_ORDER: Final = (0, 30)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +75,7 @@ def _checkpoint(model: Model, asked: _Asked) -> str | None:
         return None
     if str(config.get("quant_method")).lower() == "gptq" and "desc_act" not in config:
         return "the checkpoint's GPTQ config does not say desc_act, which vLLM asks for"
-    if has_act_order(model, asked.format) and numbers(asked.version)[:2] >= _NO_ACT_ORDER:
+    if has_act_order(model, asked.format) and not loading_of(asked.version).act_order:
         return "vLLM no longer runs checkpoints with activation order and groups (GPTQ's desc_act, compressed-tensors' actorder)"
     return None
 

@@ -56,6 +56,7 @@ class Loading:
     mxfp4_groups: int
     mxfp4_scales_kept: bool
     gptq_index: bool
+    act_order: bool
     awq_machete: bool
     moe_index: bool
 
