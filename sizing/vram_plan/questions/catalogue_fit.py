@@ -76,8 +76,6 @@ class ModelsFit:
 
 #: Words of a name that tell only how its weights are stored.
 _STORED: Final = re.compile(r"(?:mx|nv)?fp[48]|bf16|nf4|awq|gptq|int[48]|w\d+a\d+|[48]bit|mlx|bnb|quantized|static|dynamic|pertensor")
-
-
 #: Decoders that answer with a vector or a mark, not with text; shown where nothing else was asked for.
 _NO_WRITER: Final = re.compile(r"(?:^|-)(?:embed(?:ding)?|e5|gte|rerank(?:er)?|reward)(?:-|$)")
 
@@ -87,6 +85,17 @@ class _Size(NamedTuple):
     text: int
     trained_context: int | None
     kind: str
+
+
+class _Asked(NamedTuple):
+    """What every model is held to; `shapes` keeps what was found for a shape."""
+
+    about: Machine
+    devices: tuple[Device, ...]
+    work: Work
+    wanted: Sequence[Format] | None
+    min_decode: float | None
+    shapes: dict[Architecture, ModelFit | None]
 
 
 @lru_cache(maxsize=1)
@@ -128,27 +137,34 @@ def models_for(
     tokens = DEFAULT_CONTEXT if context is None else parse_tokens(context)
     work = _work(rows[0], name, tokens, sequences, kv_type)
     wanted = None if quants is None else parse_formats(quants, name)
-    shapes: dict[Architecture, ModelFit | None] = {}
+    asked = _Asked(about, machine.devices, work, wanted, min_decode, {})
     counts = {"too_large": 0, "too_slow": 0, "too_short": 0}
     found = []
     groups = _twins(list(_candidates([row for row in rows if not _NO_WRITER.search(row.name)] or rows)))
     for done, twins in enumerate(groups):
         if progress:
             progress(done, len(groups))
-        lacks = "too_large"
-        for row, size in twins:
-            if size.trained_context and size.trained_context < tokens:
-                lacks = "too_short"
-                continue
-            fit = None if _hopeless(size, about, wanted) else _known(row, size, work, machine.devices, wanted, shapes)
-            if fit and min_decode and fit.decode and fit.decode.tokens_per_s < min_decode * sequences:
-                lacks = "too_slow"
-            elif fit:
-                found.append(fit)
-                break
+        fit = _first(twins, asked)
+        if isinstance(fit, str):
+            counts[fit] += 1
         else:
-            counts[lacks] += 1
+            found.append(fit)
     return ModelsFit(about, name, tokens, sequences, tuple(sorted(found, key=lambda fit: (-fit.parameters, fit.name))), **counts)
+
+
+def _first(twins: Iterable[tuple[CatalogRow, _Size]], asked: _Asked) -> ModelFit | str:
+    """The first of a model's checkpoints that runs well; else what the last of them is."""
+    lacks = "too_large"
+    for row, size in twins:
+        if size.trained_context and size.trained_context < asked.work.context:
+            lacks = "too_short"
+            continue
+        fit = None if _hopeless(size, asked.about, asked.wanted) else _known(row, size, asked)
+        if fit and asked.min_decode and fit.decode and fit.decode.tokens_per_s < asked.min_decode * asked.work.sequences:
+            lacks = "too_slow"
+        elif fit:
+            return fit
+    return lacks
 
 
 def _work(row: CatalogRow, engine: str, context: int, sequences: int, kv_type: str | None) -> Work:
@@ -191,20 +207,13 @@ def _hopeless(size: _Size, machine: Machine, wanted: Sequence[Format] | None) ->
     return size.text * bits / 8 > machine.free
 
 
-def _known(
-    row: CatalogRow,
-    size: _Size,
-    work: Work,
-    devices: tuple[Device, ...],
-    wanted: Sequence[Format] | None,
-    shapes: dict[Architecture, ModelFit | None],
-) -> ModelFit | None:
+def _known(row: CatalogRow, size: _Size, asked: _Asked) -> ModelFit | None:
     """What was found for another model of the same shape, else anew."""
     model = load_row(row)
     key = replace(model.architecture, notes=(model.stored_format,))
-    if key not in shapes:
-        shapes[key] = _best(row, model, size, work, devices, wanted)
-    fit = shapes[key]
+    if key not in asked.shapes:
+        asked.shapes[key] = _best(row, model, size, asked.work, asked.devices, asked.wanted)
+    fit = asked.shapes[key]
     return replace(fit, name=row.name, id=row.id) if fit else None
 
 
