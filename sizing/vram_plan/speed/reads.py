@@ -145,11 +145,14 @@ def _cache_groups(model: Model) -> tuple[CacheGroup, ...]:
     layers = {layer.layer: layer for layer in model.cache_layers if layer.kind not in ("recurrent", "shared")}
     chosen = (model.config or {}).get("index_topk")
     top = chosen if isinstance(chosen, int) and chosen > 0 else 0
-    groups: Counter[CacheGroup] = Counter()
+    kinds: Counter[CacheLayer] = Counter()
     for layer in model.cache_layers:
         source = layers.get(layer.source if layer.source is not None else -1, layer) if layer.kind == "shared" else layer
         if source.kind != "recurrent" and source.kv_heads:
-            groups[_group(source, top)] += 1
+            kinds[source.anywhere] += 1
+    groups: Counter[CacheGroup] = Counter()
+    for kind, count in kinds.items():
+        groups[_group(kind, top)] += count
     return tuple(replace(group, count=count) for group, count in groups.items())
 
 

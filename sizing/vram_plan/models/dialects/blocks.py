@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Literal
 
 from ...errors import FormatError
@@ -50,10 +50,16 @@ class Inventory:
         if bias:
             self._put(Tensor(f"{role}.bias", layer, (width,), 0, self.dtype, self.part))
 
-    def _put(self, tensor: Tensor) -> None:
-        if len(self.tensors) >= MAX_TENSORS:
+    def repeat(self, tensors: Iterable[Tensor], layer: int) -> None:
+        """The same weights once more, of another layer."""
+        self.tensors += [Tensor(role, layer, shape, experts, dtype, part) for role, _, shape, experts, dtype, part in tensors]
+        if len(self.tensors) > MAX_TENSORS:
             raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
+
+    def _put(self, tensor: Tensor) -> None:
         self.tensors.append(tensor)
+        if len(self.tensors) > MAX_TENSORS:
+            raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
 
 
 @dataclass(frozen=True)

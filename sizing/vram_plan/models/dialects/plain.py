@@ -7,7 +7,7 @@ from dataclasses import field
 from typing import Any, Literal
 
 from ...values import dataclass
-from ..architecture import Architecture, CacheLayer
+from ..architecture import Architecture, CacheLayer, Tensor
 from .blocks import Inventory, Shape, attention, decoder, mlp, read_shape
 from .config import Config
 from .registry import family
@@ -88,8 +88,13 @@ def read_plain(c: Config, plain: Plain, name: str, s: Shape | None = None) -> Ar
     bias, out_bias, mlp_bias = flag(c, plain.bias), flag(c, plain.out_bias), flag(c, plain.mlp_bias)
     qk_norm = plain.qk_norm if flag(c, plain.qk_norm_if) else ""
     extra, before = plain.layer_extra, plain.before
+    first: list[Tensor] = []
 
     def block(inv: Inventory, layer: int) -> CacheLayer:
+        if first:
+            inv.repeat(first, layer)
+            return cache[layer]
+        start = len(inv.tensors)
         for role in plain.norms:
             inv.norm(role, layer, s.hidden, plain.norm_bias)
         attention(inv, layer, s, bias=bias, out_bias=out_bias, qk_norm=qk_norm, fused=plain.fused)
@@ -103,6 +108,8 @@ def read_plain(c: Config, plain: Plain, name: str, s: Shape | None = None) -> Ar
             mlp(inv, layer, s.hidden, s.ffn, gated=plain.gated, bias=mlp_bias)
         if extra:
             extra(inv, layer, c, s)
+        else:
+            first.extend(inv.tensors[start:])
         return cache[layer]
 
     return decoder(
