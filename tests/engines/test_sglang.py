@@ -125,6 +125,8 @@ def test_attention_by_groups_of_ranks() -> None:
     mib = (whole.devices[0].total or 0) // 2**20  # graphs of 512 sequences: 4.5 MiB each and group
     assert whole.engine["mem_fraction_static"] - groups.engine["mem_fraction_static"] == pytest.approx(512 * 8 * 4.5 / mib, abs=2e-3)
     assert "--attn-dp-size 8" in groups.launch[0].command and "--attn-dp-size" not in whole.launch[0].command
+    older = plan("qwen3-30b-a3b", **asked, options={"attention_data_parallel": 8, "version": "0.5.14"}).launch[0].command
+    assert "--enable-dp-attention --dp-size 8" in older
     refused = plan("qwen3-30b-a3b", **asked, options={"attention_data_parallel": 3})
     assert refused.fit.verdict == "does_not_fit" and any("does not divide" in note.text for note in refused.notes)
     held = groups.fit.max_sequences
@@ -207,8 +209,8 @@ def test_odd_requests_are_refused(request_: dict[str, Any]) -> None:
 
 
 def test_a_version_is_the_row_before_it() -> None:
-    assert [profile_of(v).since for v in ("0.4.9", "0.5.4", "0.5.8", "v0.5.16", "0.5.19", None)] == [
-        "0.0", "0.5.3", "0.5.5", "0.5.16", "0.5.18", "0.5.20",
+    assert [profile_of(v).since for v in ("0.4.9", "0.5.4", "0.5.8", "v0.5.16", "0.5.19", "0.5.21", None)] == [
+        "0.0", "0.5.3", "0.5.5", "0.5.16", "0.5.18", "0.5.20", "0.5.22",
     ]  # fmt: skip
     assert profile_of("0.5.14").tiers == profile_of("0.5.5").tiers and profile_of("0.5.14").state_slots == 5
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from ..engines import Work
+from ..engines.sglang.settings import profile_of
 from ..hardware.device import Device
 from ..models.model import Model
 from ..results import LaunchCommand
@@ -25,7 +26,9 @@ def commands(model: Model, work: Work, devices: tuple[Device, ...], figures: Map
         words += ["--mem-fraction-static", round(figures["mem_fraction_static"], 4)]
     names = {"max_num_seqs": "--max-running-requests", "max_num_batched_tokens": "--chunked-prefill-size", "block_size": "--page-size"}
     words += given(work, names.items()) + cache_type("sglang", work) + quantization("sglang", model, work)
-    words += size("--attn-dp-size", figures.get("attention_data_parallel", 1))  # before 0.5.22: --dp-size and --enable-dp-attention
+    if (groups := figures.get("attention_data_parallel", 1)) > 1:
+        version = work.option("version")
+        words += [*profile_of(None if version is None else str(version)).attention_groups, groups]
     words += ["--ep-size", tp] if work.expert_parallel and tp > 1 else []
     words += switch(work, "enforce_eager", "--disable-cuda-graph", True) + switch(work, "prefix_caching", "--disable-radix-cache", False)
     if work.option("speculative_tokens"):

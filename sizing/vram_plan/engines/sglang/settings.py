@@ -62,6 +62,7 @@ class Profile:
     windows: tuple[str, ...]
     pages: tuple[tuple[str, int, int], ...]
     mxfp4_blackwell: tuple[int, int]
+    attention_groups: tuple[str, ...]
     date: str
     source: str
 
@@ -106,7 +107,8 @@ def profile_of(version: str | None) -> Profile:
     for part in _table()["version"]:
         if wanted is None or _parts(part["since"]) <= wanted:
             row |= part
-    return Profile(**{**row, "pages": tuple(map(tuple, row["pages"])), "mxfp4_blackwell": tuple(row["mxfp4_blackwell"])})
+    pages, lists = tuple(map(tuple, row["pages"])), {name: tuple(row[name]) for name in ("mxfp4_blackwell", "attention_groups")}
+    return Profile(**{**row, **lists, "pages": pages})
 
 
 def _parts(version: str) -> tuple[int, ...]:
