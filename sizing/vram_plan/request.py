@@ -154,8 +154,10 @@ def _own_format(own: Format, engine: str) -> tuple[Format, tuple[Note, ...]]:
     gpt-oss is the checkpoint as it was, all but experts in 16 bits (ollama/ollama#16416: 61,223 + 1,104 MiB of gpt-oss:120b)."""
     if engine not in _GGUF_ENGINES or own.family != "scheme" or (engine, own.name) == ("ollama", "MXFP4"):
         return for_engine(own, engine), (Note("info", f"format not given: {own.name}, as it is stored"),)
-    near = "MXFP4_MOE" if own.name == "MXFP4" else _NEAR_GGUF.get(width(own), "BF16")
-    return for_engine(find_format(near), engine), (Note("info", f"{engine} has no {own.name}: planned as {near}"),)
+    near = for_engine(own, engine)
+    if near.family == "scheme":
+        near = for_engine(find_format(_NEAR_GGUF.get(width(own), "BF16")), engine)
+    return near, (Note("info", f"{engine} has no {own.name}: planned as {near.name}"),)
 
 
 @lru_cache(maxsize=256)

@@ -52,12 +52,10 @@ class Inventory:
 
     def repeat(self, tensors: Iterable[Tensor], layer: int) -> None:
         """The same weights once more, of another layer."""
-        self.tensors += [Tensor(role, layer, shape, experts, dtype, part) for role, _, shape, experts, dtype, part in tensors]
-        if len(self.tensors) > MAX_TENSORS:
-            raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
+        self._put(*[Tensor(role, layer, shape, experts, dtype, part) for role, _, shape, experts, dtype, part in tensors])
 
-    def _put(self, tensor: Tensor) -> None:
-        self.tensors.append(tensor)
+    def _put(self, *tensors: Tensor) -> None:
+        self.tensors += tensors
         if len(self.tensors) > MAX_TENSORS:
             raise FormatError(f"the config asks for more than {MAX_TENSORS:,} weights")
 
